@@ -1,0 +1,87 @@
+"""Every exception that the server raises on purpose; one table (`status`) turns them into HTTP answers at the transport's edge.
+
+    ModelpierError
+    ├── ServerError                 a request that gets no answer; `status` is the HTTP status, str() the text of `{"error": ...}`
+    │   ├── InvalidRequest    400   the text names the field and the remedy
+    │   ├── NotFound          404   model, version or path
+    │   ├── PayloadTooLarge   413   also counts inflated bytes
+    │   ├── UnsupportedMedia  415   a content encoding that is not read here
+    │   ├── QueueFull         429   `retry_after` seconds
+    │   ├── Cancelled         499   the client went away: nobody reads the answer
+    │   ├── InferenceFailed   500   the model failed on valid input
+    │   ├── Unavailable       503   not loaded yet, draining; `retry_after` seconds
+    │   └── DeadlineExceeded  504   `request_timeout` passed before the answer was there
+    └── ModelError                  keeps a model from being served; `reason` is one of the contract's closed set
+
+Raised by protocol, runtime, scheduler, lifecycle and repository; caught by transport (ServerError) and lifecycle (ModelError).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from modelpier_server.contract import FailureReason
+
+
+class ModelpierError(Exception):
+    """Root of the tree: `except ModelpierError` never hides a programming error."""
+
+
+class ServerError(ModelpierError):
+    """A request that gets no answer."""
+
+    status: ClassVar[int] = 500
+    retry_after: float | None = None
+    """Seconds until another try makes sense; None: the same request will fail again."""
+
+
+class InvalidRequest(ServerError):
+    status = 400
+
+
+class NotFound(ServerError):
+    status = 404
+
+
+class PayloadTooLarge(ServerError):
+    status = 413
+
+
+class UnsupportedMedia(ServerError):
+    status = 415
+
+
+class QueueFull(ServerError):
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cancelled(ServerError):
+    status = 499
+
+
+class InferenceFailed(ServerError):
+    status = 500
+
+
+class Unavailable(ServerError):
+    status = 503
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServerError):
+    status = 504
+
+
+class ModelError(ModelpierError):
+    """Keeps a model from being served: raised by `repository` and `runtime.load`, reported by `lifecycle`."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
