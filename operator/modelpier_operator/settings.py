@@ -16,6 +16,14 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
+class PlanKeys:
+    """The Ed25519 pair that signs serving plans: raw 32 bytes, and the public half as base64."""
+
+    private: bytes
+    public: str
+
+
+@dataclass(frozen=True)
 class Settings:
     server_image: str
     """Image of pods that ask for no GPU."""

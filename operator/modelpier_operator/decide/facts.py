@@ -63,6 +63,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Complaint:
+    """A Warning Event about a pod."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Observed:
     md: Manifest
     """The ModelDeployment as the API server has it."""
@@ -76,6 +84,10 @@ class Observed:
     capacity: Capacity | None = None
     """None: no right to see nodes."""
     problems: tuple[Problem, ...] = ()
+    warnings: Mapping[str, tuple[Complaint, ...]] = field(default_factory=dict)
+    """By pod uid: the kubelet's newest complaints that stand in Events alone (FailedMount, FailedAttachVolume, ...)."""
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    """By pod uid: why its admin port did not answer although the pod runs."""
 
 
 @dataclass(frozen=True)
