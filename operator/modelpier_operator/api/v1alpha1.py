@@ -1,7 +1,7 @@
 """The ModelDeployment, v1alpha1: what users write, as types.
 
-The CRD, its validation and the reference page are generated from here (`make generate`). A field exists only once it works.
-Python names are snake_case, the wire is camelCase.
+The CRD, its validation and the reference page are generated from here (`make generate`). A field exists only once it
+works. Python names are snake_case, the wire is camelCase.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class Model(Section):
     """What is served."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
-    """Where the model is: s3://bucket/key, https://host/path, hf://org/repo/path, pvc://claim/path or file:///path in the image.
-    A trailing slash means a folder with one .onnx file and its external data."""
+    """Where the model is: s3://bucket/key, https://host/path, hf://org/repo/path, pvc://claim/path or file:///path in
+    the image. A trailing slash means a folder with one .onnx file and its external data."""
     version: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")] = None
-    """A label for people and for URLs (/v2/models/NAME/versions/VERSION). Default: the first 8 digits of the digest or revision."""
+    """A label for people and for URLs (/v2/models/NAME/versions/VERSION).
+    Default: the first 8 digits of the digest or revision."""
     format: Format = Format.AUTO
     digest: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     """Content that is served and no other. Default: what the first pod loads is pinned for all."""
@@ -116,7 +117,8 @@ class Resources(Section):
     priority_class_name: Name | None = None
     runtime_class_name: Name | None = None
     pod_template: dict[str, Any] | None = None
-    """Merged over the pod template by a strategic merge (containers by name). Refused unless the administrator allows it."""
+    """Merged over the pod template by a strategic merge (containers by name).
+    Refused unless the administrator allows it."""
 
 
 class Strategy(StrEnum):
@@ -129,7 +131,8 @@ class Rollout(Section):
     """How one revision follows another."""
 
     strategy: Strategy = Strategy.AUTO
-    """Surge: new pods beside the old ones. Replace: old pods first, one by one. Auto: Surge where the cluster has the GPUs."""
+    """Surge: new pods beside the old ones. Replace: old pods first, one by one.
+    Auto: Surge where the cluster has the GPUs."""
     capacity_wait_seconds: Seconds = 60
     """How long new pods of a Surge may stay unschedulable before Auto turns to Replace."""
     progress_deadline_seconds: Seconds = 900
