@@ -1,14 +1,12 @@
 """The contract between operator and server: the one module that both import.
 
 The operator renders pods with these ports, paths and environment names, writes serving plans, and reads reports and
-termination
-messages; the server follows. Nothing here imports anything of either side.
+termination messages; the server follows. Nothing here imports anything of either side.
 
 A *plan* names the revisions that a pod holds. Its identity is (owner uid, generation): generations only grow, so that
-a pod can
-tell a late plan from a new one whichever way it came (mounted ConfigMap or push). It is signed with the operator's
-Ed25519 key
-(RFC 8032), because a ConfigMap can be edited by people who may not decide what a model server runs.
+a pod can tell a late plan from a new one whichever way it came (mounted ConfigMap or push). It is signed with the
+operator's Ed25519 key (RFC 8032), because a ConfigMap can be edited by people who may not decide what a model server
+runs.
 """
 
 from __future__ import annotations
@@ -32,9 +30,8 @@ LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
 METRICS_PATH = "/metrics"
 PLAN_PATH = "/admin/plan"
-"""PUT a signed plan (body: the plan's bytes; header SIGNATURE_HEADER): 200 with the report, 409 when an equal or
-newer one is
-held (with the report), 400 when it is malformed or belongs to another deployment, 403 when the signature is wrong."""
+"""PUT a signed plan (body: the plan's bytes; header SIGNATURE_HEADER): 200 with the report; 409 (with the report) when an
+equal or newer one is held; 400 when it is malformed or belongs to another deployment; 403 when the signature is wrong."""
 STATE_PATH = "/admin/state"
 """GET the report; `?after=SERIAL&wait=SECONDS` answers once the report's serial is greater than SERIAL or the time is
 over."""
@@ -47,6 +44,8 @@ ENV_PLAN_PUBLIC_KEY = "MODELPIER_PLAN_PUBLIC_KEY"
 ENV_OWNER_UID = "MODELPIER_OWNER_UID"
 """Plans of any other owner are refused."""
 ENV_MODEL_DIR = "MODELPIER_MODEL_DIR"
+ENV_MODEL_STORAGE = "MODELPIER_MODEL_STORAGE"
+"""Bytes that MODEL_DIR may hold: a larger model is refused with DISK_FULL before the kubelet would evict the pod."""
 ENV_CREDENTIALS_DIR = "MODELPIER_CREDENTIALS_DIR"
 ENV_PVC_DIR = "MODELPIER_PVC_DIR"
 ENV_POD_NAME = "MODELPIER_POD_NAME"
