@@ -1,0 +1,121 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"time"
+)
+
+// Plan is what model servers are told; the keys of its JSON are sorted because the fields are in that order.
+type Plan struct {
+	Generation int64          `json:"generation"`
+	Models     []PlannedModel `json:"models"`
+	OwnerUID   string         `json:"owner_uid"`
+}
+
+type PlannedModel struct {
+	Credentials *string     `json:"credentials"`
+	Digest      *string     `json:"digest"`
+	Name        string      `json:"name"`
+	Options     PlanOptions `json:"options"`
+	Revision    string      `json:"revision"`
+	Role        string      `json:"role"`
+	URI         string      `json:"uri"`
+	Version     string      `json:"version"`
+	Weight      int         `json:"weight"`
+}
+
+type PlanOptions struct {
+	Batching  PlanBatching   `json:"batching"`
+	Instances int            `json:"instances"`
+	Limits    PlanLimits     `json:"limits"`
+	Providers []PlanProvider `json:"providers"`
+	Threads   int            `json:"threads"`
+}
+
+type PlanBatching struct {
+	Enabled bool `json:"enabled"`
+	MaxRows int  `json:"max_rows"`
+}
+
+type PlanLimits struct {
+	MaxBodyBytes   int64   `json:"max_body_bytes"`
+	MaxQueue       int     `json:"max_queue"`
+	RequestTimeout float64 `json:"request_timeout"`
+}
+
+type PlanProvider struct {
+	Name    string            `json:"name"`
+	Options map[string]string `json:"options"`
+}
+
+// planData is the ConfigMap's content. The live plan's generation is kept while nothing else of it changed.
+func planData(plan Plan, live string, key ed25519.PrivateKey, now time.Time) (map[string]string, error) {
+	var held Plan
+	if live != "" && json.Unmarshal([]byte(live), &held) == nil {
+		plan.Generation = held.Generation
+		if raw, err := json.Marshal(plan); err == nil && string(raw) == live {
+			return signed(raw, key), nil
+		}
+	}
+	plan.Generation = max(held.Generation+1, now.UnixMilli())
+	raw, err := json.Marshal(plan)
+	if err != nil {
+		return nil, err
+	}
+	return signed(raw, key), nil
+}
+
+func signed(plan []byte, key ed25519.PrivateKey) map[string]string {
+	signature := base64.StdEncoding.EncodeToString(ed25519.Sign(key, plan))
+	return map[string]string{planKeyInConfigMap: string(plan), signatureKeyInConfigMap: signature}
+}
+
+func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
+	spec := md.Spec
+	options := PlanOptions{
+		Batching:  PlanBatching{Enabled: spec.Server.Batching.Enabled, MaxRows: spec.Server.Batching.MaxRows},
+		Instances: spec.Server.Instances,
+		Limits: PlanLimits{
+			MaxBodyBytes:   spec.Server.Limits.MaxBodyBytes,
+			MaxQueue:       spec.Server.Limits.MaxQueue,
+			RequestTimeout: float64(spec.Server.Limits.RequestTimeoutSeconds),
+		},
+		Providers: planProviders(spec),
+		Threads:   spec.Server.Threads,
+	}
+	return PlannedModel{
+		Credentials: optional(spec.Model.CredentialsSecret),
+		Digest:      optional(spec.Model.Digest),
+		Name:        md.Name,
+		Options:     options,
+		Revision:    revision,
+		Role:        "required",
+		URI:         spec.Model.URI,
+		Version:     version,
+		Weight:      100,
+	}
+}
+
+func planProviders(spec Spec) []PlanProvider {
+	if len(spec.Server.ExecutionProviders) == 0 {
+		name := "CPUExecutionProvider"
+		if spec.Resources.GPU > 0 {
+			name = "CUDAExecutionProvider"
+		}
+		return []PlanProvider{{Name: name, Options: map[string]string{}}}
+	}
+	providers := make([]PlanProvider, 0, len(spec.Server.ExecutionProviders))
+	for _, provider := range spec.Server.ExecutionProviders {
+		providers = append(providers, PlanProvider{Name: provider.Name, Options: merged(map[string]string{}, provider.Options)})
+	}
+	return providers
+}
+
+func optional(value string) *string {
+	if value == "" {
+		return nil
+	}
+	return &value
+}
