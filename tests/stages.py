@@ -84,7 +84,7 @@ def run(stage: Stage) -> Result:
 
 
 def read(report: Path, result: Result) -> None:
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - written by pytest a moment ago
+    for case in ET.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if (skip := case.find("skipped")) is not None:
             result.skipped.append(f"{name}: {skip.get('message')}")

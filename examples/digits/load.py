@@ -1,7 +1,9 @@
-"""An open-loop load: requests start on a timetable, whether or not earlier ones have been answered, and none is ever retried.
+"""An open-loop load: requests start on a timetable, whether or not earlier ones have been answered, and none is ever
+retried.
 
-The demo and the end-to-end tests use it to show that a rollout loses nothing. `python examples/digits/load.py URL --rate 200`.
-Half of the requests use kept-alive connections, half a new connection each: they fail in different ways when a pod goes away.
+The demo and the end-to-end tests use it to show that a rollout loses nothing. `python examples/digits/load.py URL
+--rate 200`. Half of the requests use kept-alive connections, half a new connection each: they fail in different ways
+when a pod goes away.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import aiohttp
 
 @dataclass
 class Tally:
-    """Counts so far: `answers` by status, `failures` by what happened, `versions` by what the answers said of themselves."""
+    """Counts so far: `answers` by status, `failures` by what happened, `versions` by what the answers said of
+    themselves.
+    """
 
     sent: int = 0
     answers: collections.Counter[int] = field(default_factory=collections.Counter)

@@ -1,9 +1,10 @@
 """Trains two classifiers of handwritten digits and writes them as ONNX: `python examples/digits/train.py --out DIR`.
 
-The data are scikit-learn's bundled 1,797 images of 8 x 8 pixels (UCI ML hand-written digits), so nothing is downloaded. Version 1 is
-a logistic regression that has seen few images, version 2 a small neural network that has seen all: both real, the second clearly better. Files written to DIR:
-`1/model.onnx`, `2/model.onnx` (input `pixels` float [rows, 64]; outputs `label` int64 [rows], `probabilities` float [rows, 10])
-and `test.npz`, the images that neither has seen (`pixels`, `labels`).
+The data are scikit-learn's bundled 1,797 images of 8 x 8 pixels (UCI ML hand-written digits), so nothing is
+downloaded. Version 1 is a logistic regression that has seen few images, version 2 a small neural network that has
+seen all: both real, the second clearly better. Files written to DIR: `1/model.onnx`, `2/model.onnx` (input `pixels`
+float [rows, 64]; outputs `label` int64 [rows], `probabilities` float [rows, 10]) and `test.npz`, the images that
+neither has seen (`pixels`, `labels`).
 """
 
 from __future__ import annotations

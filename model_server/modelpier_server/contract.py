@@ -30,8 +30,9 @@ LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
 METRICS_PATH = "/metrics"
 PLAN_PATH = "/admin/plan"
-"""PUT a signed plan (body: the plan's bytes; header SIGNATURE_HEADER): 200 with the report; 409 (with the report) when an
-equal or newer one is held; 400 when it is malformed or belongs to another deployment; 403 when the signature is wrong."""
+"""PUT a signed plan (body: the plan's bytes; header SIGNATURE_HEADER): 200 with the report; 409 (with the report)
+when an equal or newer one is held; 400 when it is malformed or belongs to another deployment; 403 when the signature
+is wrong."""
 STATE_PATH = "/admin/state"
 """GET the report; `?after=SERIAL&wait=SECONDS` answers once the report's serial is greater than SERIAL or the time is
 over."""
