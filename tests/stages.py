@@ -1,9 +1,9 @@
-"""Runs the levels of tests one after another and prints what each took against its budget: `make test` and its parts call this.
+"""Runs the levels of tests one after another and prints what each took against its budget: `make test` and its parts
+call this.
 
-`python tests/stages.py [STAGE ...]`. A stage that this machine cannot run skips itself with the reason and the command that would
-enable it; with CI=true or MODELPIER_REQUIRE=1 a skipped test of a required stage is a failure, since nobody would read the reason.
-Standard library alone: it runs before anything is installed.
-"""
+`python tests/stages.py [STAGE ...]`. A stage that this machine cannot run skips itself with the reason and the
+command that would enable it; with CI=true or MODELPIER_REQUIRE=1 a skipped test of a required stage is a failure,
+since nobody would read the reason. Standard library alone: it runs before anything is installed. """
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def table(results: list[Result]) -> str:
         took, over = f"{r.seconds / 60:.1f} min", "" if r.seconds <= 60 * r.stage.budget else "  over budget"
         verdict = "" if r.good else "  FAILED"
         rows.append(
-            f"{r.stage.name:<16}{r.passed:>8}{r.failed:>8}{len(r.skipped):>9}{took:>10}{r.stage.budget:>6g} min{over}{verdict}"
+            f"{r.stage.name:<16}{r.passed:>8}{r.failed:>8}{len(r.skipped):>9}{took:>10}"
+            f"{r.stage.budget:>6g} min{over}{verdict}"
         )
     total = sum(r.seconds for r in results)
     rows.append(f"{'total':<41}{total / 60:>6.1f} min{sum(s.stage.budget for s in results):>6g} min")

@@ -234,9 +234,8 @@ class Demo:
     def report(self, tally: Tally, before: float, after: float) -> None:
         say("Done")
         print(f"   {tally.sent} requests sent, {tally.lost} lost; answered by version: {dict(tally.versions)}")
-        print(
-            f"   p50 {np.quantile(tally.latencies, 0.5) * 1e3:.1f} ms, p99 {np.quantile(tally.latencies, 0.99) * 1e3:.1f} ms"
-        )
+        p50, p99 = np.quantile(tally.latencies, [0.5, 0.99]) * 1e3
+        print(f"   p50 {p50:.1f} ms, p99 {p99:.1f} ms")
         print(f"   accuracy as served: version 1 {before:.1%}, version 2 {after:.1%}")
         print("\n   kubectl get md digits\n" + self.kubectl("get", "md", "digits"))
         if tally.lost:
