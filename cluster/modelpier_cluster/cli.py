@@ -1,0 +1,177 @@
+"""The command line. Each verb is a function below; hidden verbs run inside what the driver started itself."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from modelpier_cluster import lifecycle
+from modelpier_cluster.addresses import DEFAULT_NAME, node_names
+from modelpier_cluster.build import KUBE, MODULES, build
+from modelpier_cluster.errors import ClusterError
+from modelpier_cluster.guarded import find_detached
+from modelpier_cluster.hidden import HIDDEN
+from modelpier_cluster.loopback import ControlPlane
+from modelpier_cluster.nest import control_plane_nest, node_nest
+from modelpier_cluster.privilege import CLUSTER_PROGRAMS, become_root, ensure_packages, require_linux
+from modelpier_cluster.progress import Progress
+from modelpier_cluster.spec import ClusterSpec, Options, cluster_folder
+from modelpier_cluster.status import render, status
+
+Arguments = argparse.Namespace
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="cluster.py", description="A real Kubernetes cluster on this machine.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[Arguments], None], summary: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        sub.add_argument("--name", default=os.environ.get("MODELPIER_CLUSTER_NAME", DEFAULT_NAME), help="which cluster")
+        return sub
+
+    _up_options(verb("up", _up, "start the cluster, or leave it running; waits until it is ready"))
+    sub = verb("down", _down, "remove the cluster with everything that belongs to it, also after a crash")
+    sub.add_argument("--purge", action="store_true", help="forget the contents of its registry, too")
+    sub = verb("status", _status, "what runs and where it answers; exit status 1 unless it is ready")
+    sub.add_argument("--output", choices=["text", "json"], default="text")
+    sub = verb("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
+    sub.add_argument("form", nargs="?", choices=["path", "env"], default="path", help="env: a line for eval")
+    sub = verb("exec", _exec, "run a command inside a node (n1, n2, ...) or the control plane (cp)")
+    sub.add_argument("where")
+    sub.add_argument("command", nargs=argparse.REMAINDER)
+    for name, run, summary in (("stop", _stop, "switch a node off"), ("start", _start, "switch a node on, or add one")):
+        verb(name, run, summary).add_argument("node")
+    verb("build", _build, "build the programs that are not in the cache; prints their folder")
+    return top
+
+
+def _up_options(sub: argparse.ArgumentParser) -> None:
+    default = Options()
+    env = os.environ.get
+    sub.add_argument("--nodes", type=int, default=int(env("MODELPIER_CLUSTER_NODES", "1")), help="1 to 9")
+    gpus = int(env("MODELPIER_CLUSTER_GPUS", str(default.gpus)))
+    sub.add_argument("--gpus", type=int, default=gpus, help="pretended GPUs per node (8)")
+    sub.add_argument("--control-plane-only", action="store_true", help="no root, no nodes, on 127.0.0.1")
+    grace = env("MODELPIER_CLUSTER_NODE_MONITOR_GRACE", default.node_monitor_grace)
+    sub.add_argument("--node-monitor-grace", default=grace, help="silence after which a node is NotReady (12s)")
+    proxy = env("MODELPIER_CLUSTER_PROXY_MODE", default.proxy_mode)
+    sub.add_argument("--proxy-mode", choices=["iptables", "nftables"], default=proxy)
+    arguments = shlex.split(env("MODELPIER_CLUSTER_API_SERVER_ARGUMENTS", ""))
+    sub.add_argument("--api-server-argument", action="append", default=arguments, metavar="--FLAG=VALUE")
+    gates = env("MODELPIER_CLUSTER_KUBELET_FEATURE_GATES", "").replace(",", " ").split()
+    sub.add_argument("--kubelet-feature-gate", action="append", default=gates, metavar="NAME=true|false")
+
+
+def _options(arguments: Arguments) -> Options:
+    return Options(
+        gpus=arguments.gpus,
+        node_monitor_grace=arguments.node_monitor_grace,
+        proxy_mode=arguments.proxy_mode,
+        api_server_arguments=tuple(arguments.api_server_argument),
+        kubelet_feature_gates=tuple(arguments.kubelet_feature_gate),
+    )
+
+
+def _up(arguments: Arguments) -> None:
+    require_linux()
+    folder = cluster_folder(arguments.name)
+    if arguments.control_plane_only:
+        _up_control_plane(arguments)
+        return
+    node_names(arguments.nodes)
+    progress = Progress()
+    built = str(build(progress))
+    become_root(sys.argv[1:], {"MODELPIER_CLUSTER_PROGRAMS": built})
+    ensure_packages(progress, CLUSTER_PROGRAMS)
+    spec = ClusterSpec(arguments.name, None, arguments.nodes, built, _options(arguments))
+    lifecycle.up(folder, spec, progress)
+    progress.say(f"cluster {arguments.name} is up")
+    print(render(status(folder)))
+
+
+def _up_control_plane(arguments: Arguments) -> None:
+    folder, progress = cluster_folder(arguments.name), Progress()
+    built = str(build(progress, [KUBE]))
+    if not find_detached(folder.path):
+        lifecycle.down(folder)
+        folder.logs.mkdir(parents=True)
+        folder.write_spec(ClusterSpec(arguments.name, None, 0, built, _options(arguments)))
+        options = _options(arguments)
+        ControlPlane(controller_manager=True, scheduler=True, folder=folder.path, options=options, detached=True).start()
+    progress.say(f"control plane {arguments.name} is up")
+    print(render(status(folder)))
+
+
+def _down(arguments: Arguments) -> None:
+    folder, progress = cluster_folder(arguments.name), Progress()
+    if control_plane_nest(folder.path).outer() is not None or _has_slot(arguments):
+        become_root(sys.argv[1:])
+    lifecycle.down(folder, purge=arguments.purge)
+    progress.say(f"cluster {arguments.name} is down")
+
+
+def _has_slot(arguments: Arguments) -> bool:
+    try:
+        return cluster_folder(arguments.name).read_spec().slot is not None
+    except ClusterError:
+        return False
+
+
+def _status(arguments: Arguments) -> None:
+    report = status(cluster_folder(arguments.name))
+    print(json.dumps(report, indent=1) if arguments.output == "json" else render(report))
+    if not report["ready"]:
+        sys.exit(1)
+
+
+def _kubeconfig(arguments: Arguments) -> None:
+    folder = cluster_folder(arguments.name)
+    folder.read_spec()
+    line = f"export KUBECONFIG={shlex.quote(str(folder.kubeconfig()))}"
+    print(line if arguments.form == "env" else folder.kubeconfig())
+
+
+def _exec(arguments: Arguments) -> None:
+    become_root(sys.argv[1:])
+    path = cluster_folder(arguments.name).path
+    nest = control_plane_nest(path) if arguments.where == "cp" else node_nest(path, arguments.where)
+    command = [*nest.enter(), *arguments.command]
+    os.execvp(command[0], command)  # noqa: S606
+
+
+def _stop(arguments: Arguments) -> None:
+    become_root(sys.argv[1:])
+    lifecycle.stop_node(cluster_folder(arguments.name), arguments.node)
+
+
+def _start(arguments: Arguments) -> None:
+    become_root(sys.argv[1:])
+    lifecycle.start_node(cluster_folder(arguments.name), arguments.node, Progress())
+
+
+def _build(arguments: Arguments) -> None:
+    del arguments
+    require_linux()
+    print(build(Progress(), MODULES))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv and argv[0] in HIDDEN:
+            HIDDEN[argv[0]](Path(argv[1]), argv[2:])
+        else:
+            arguments = parser().parse_args(argv)
+            arguments.run(arguments)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: `down` removes what was started", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,158 @@
+"""`up`, `down`, `stop` and `start` of a whole cluster, from the outside. Used by the command line; needs root."""
+
+import dataclasses
+import datetime
+import shutil
+import sys
+from pathlib import Path
+
+from modelpier_cluster.addresses import Addresses, node_names, node_number
+from modelpier_cluster.api import ApiClient, is_ready
+from modelpier_cluster.archive import scratch_archive
+from modelpier_cluster.cgroups import PARENT, is_unified, placement, remove_group, stop_scope, systemd_runs
+from modelpier_cluster.commands import run
+from modelpier_cluster.errors import ClusterError
+from modelpier_cluster.guarded import stop_detached
+from modelpier_cluster.nest import ENTRY, Nest, control_plane_nest, node_nest
+from modelpier_cluster.network import NODES, connect_machine, disconnect_machine, free_slot, machine_links, slots_locked
+from modelpier_cluster.node_config import PAUSE_IMAGE
+from modelpier_cluster.object_store import Keys
+from modelpier_cluster.paths import require_visible_in_nodes, write_text
+from modelpier_cluster.pki import create_pki, create_users
+from modelpier_cluster.privilege import give_to_caller
+from modelpier_cluster.progress import Progress
+from modelpier_cluster.spec import ClusterSpec, Folder, registry_folder
+
+READY_SECONDS = 180.0
+
+
+def up(folder: Folder, wanted: ClusterSpec, progress: Progress) -> ClusterSpec:
+    """Start the cluster, or leave the running one as it is, and wait until its nodes are Ready; returns its spec."""
+    nest = control_plane_nest(folder.path)
+    if nest.outer() is None:
+        require_visible_in_nodes(folder.path)
+        require_visible_in_nodes(registry_folder(wanted.name))
+        previous = _previous_slot(folder)
+        down(folder)
+        _start(folder, nest, wanted, previous, progress)
+    spec = folder.read_spec()
+    _warn_about_differences(spec, wanted, progress)
+    wait_until_ready(folder, spec, nest, progress)
+    return spec
+
+
+def _previous_slot(folder: Folder) -> int | None:
+    """After a crash the same addresses are taken again, where they are free."""
+    try:
+        return folder.read_spec().slot
+    except ClusterError:
+        return None
+
+
+def _start(folder: Folder, nest: Nest, wanted: ClusterSpec, slot: int | None, progress: Progress) -> None:
+    folder.logs.mkdir(parents=True)
+    registry_folder(wanted.name).mkdir(parents=True, exist_ok=True)
+    scratch_archive(
+        folder.path / "pause.tar", PAUSE_IMAGE, ["/bin/pause"], {"bin/pause": Path(wanted.programs) / "pause"}
+    )
+    with slots_locked():
+        spec = dataclasses.replace(wanted, slot=free_slot(slot, machine_links()))
+        addresses = spec.addresses()
+        folder.write_spec(spec)
+        _prepare(folder, addresses)
+        place = placement(
+            spec.name, (sys.executable, ENTRY, "_in-leaf"), unified=is_unified(), systemd=systemd_runs()
+        )
+        if place.group:
+            write_text(folder.cgroup_file, f"{place.group}\n")
+        pid = nest.start(folder.logs / "control-plane.log", place.prefix)
+        connect_machine(addresses, pid)
+    progress.say(f"network {addresses.node_network}, certificates, namespaces")
+
+
+def _prepare(folder: Folder, addresses: Addresses) -> None:
+    """Secrets and users; those files that the caller needs belong to the caller."""
+    create_pki(folder.pki, ["127.0.0.1", str(addresses.kubernetes_service), str(addresses.control_plane)])
+    create_users(folder, addresses.api_server, NODES)
+    Keys.generate(addresses.object_store).write(folder.object_store_keys)
+    give_to_caller(folder.path, folder.kubeconfig(), folder.object_store_keys)
+
+
+def _warn_about_differences(running: ClusterSpec, wanted: ClusterSpec, progress: Progress) -> None:
+    if (running.nodes, running.options) != (wanted.nodes, wanted.options):
+        progress.say(f"cluster {running.name} is already running with other settings: `down` first to change them")
+
+
+def wait_until_ready(folder: Folder, spec: ClusterSpec, nest: Nest, progress: Progress) -> None:
+    def alive_and(done: bool) -> bool:
+        if nest.outer() is None:
+            log = folder.logs / "control-plane.log"
+            raise ClusterError(f"the cluster ended while it started: {log.read_text(errors='replace')[-1500:]}")
+        return done
+
+    hint = f"The logs are in {folder.logs}"
+    progress.wait("the API server", lambda: alive_and(is_ready(folder.kubeconfig())), READY_SECONDS, hint)
+    progress.say("control plane ready")
+    client = ApiClient.of(folder.kubeconfig())
+    for node in spec.node_names():
+        progress.wait(f"node {node}", lambda n=node: alive_and(client.node_ready(n)), READY_SECONDS, hint)  # type: ignore[misc]
+        progress.say(f"node {node} Ready")
+    account = "/api/v1/namespaces/default/serviceaccounts/default"
+    progress.wait("the default service account", lambda: alive_and(client.get(account) is not None), READY_SECONDS, hint)
+    give_to_caller(folder.audit_log)
+
+
+def down(folder: Folder, *, purge: bool = False) -> None:
+    """Remove every trace, whatever state the cluster is in; `purge` forgets the contents of its registry, too."""
+    stop_detached(folder.path)
+    control_plane_nest(folder.path).kill()
+    name = folder.path.name
+    stop_scope(name)
+    progress = Progress(quiet=True)
+    for group in _groups(folder):
+        progress.wait(f"the end of the control group {group}", lambda g=group: remove_group(g), 30)  # type: ignore[misc]
+    try:
+        disconnect_machine(folder.read_spec().addresses())
+    except ClusterError:  # no state, or a control plane only: no link
+        pass
+    shutil.rmtree(folder.path, ignore_errors=True)
+    if purge:
+        shutil.rmtree(registry_folder(name), ignore_errors=True)
+
+
+def _groups(folder: Folder) -> set[str]:
+    groups = {f"/{PARENT}/{folder.path.name}"}
+    if folder.cgroup_file.exists():
+        groups.add(folder.cgroup_file.read_text().strip())
+    return groups
+
+
+def stop_node(folder: Folder, node: str) -> None:
+    """Switch a node off, as if its plug were pulled."""
+    node_number(node)
+    node_nest(folder.path, node).kill()
+
+
+def start_node(folder: Folder, node: str, progress: Progress) -> None:
+    """Switch a node on again (or add one) and wait until it is Ready."""
+    node_number(node)
+    since = datetime.datetime.now(datetime.UTC)
+    off = node_nest(folder.path, node).outer() is None
+    if off:
+        inside = control_plane_nest(folder.path).enter()
+        run(*inside, sys.executable, ENTRY, "_start-node", str(folder.path), node)
+    spec = folder.read_spec()
+    if node not in spec.node_names():
+        folder.write_spec(dataclasses.replace(spec, nodes=node_number(node)))
+    client = ApiClient.of(folder.kubeconfig())
+
+    def ready() -> bool:
+        # Until the first heartbeat the API server still says what it was told before the node went off.
+        return client.node_ready(node) and (not off or client.heard_from(node, since))
+
+    progress.wait(f"node {node}", ready, READY_SECONDS, f"The logs are in {folder.logs}")
+    progress.say(f"node {node} Ready")
+
+
+def running_nodes(folder: Folder) -> list[str]:
+    return [node for node in node_names(len(NODES)) if node_nest(folder.path, node).outer() is not None]
