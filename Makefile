@@ -32,5 +32,6 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-
 .PHONY: lock
 lock: $(BIN)/uv ## pin all dependencies with hashes into requirements/
 	for extra in operator server server-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
+	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group demo -o requirements/demo.txt
 	$(COMPILE) --extra operator --extra server --group dev --group demo --group build -o requirements/dev.txt
