@@ -6,38 +6,67 @@ works. Python names are snake_case, the wire is camelCase.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$", max_length=32)]
-"""A Kubernetes quantity, such as 500m, 2 or 4Gi."""
+from modelpier_operator.api import rules
+from modelpier_operator.api.quantity import normalise_quantity
+from modelpier_operator.api.rules import Rule
+
+Quantity = Annotated[
+    str,
+    # Far from the limits of Kubernetes' own type, where it prints some values wrongly.
+    Field(pattern=r"^([0-9]{1,15}|[0-9]{1,6}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?)$", max_length=16),
+    AfterValidator(normalise_quantity),
+]
+"""A Kubernetes quantity, such as 500m, 2 or 4Gi; in its canonical form once parsed."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 """The name of an object in the same namespace."""
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
 
 
+_SNAPSHOT = "a snapshot"
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    """One object of the spec: unknown fields are refused, `RULES` hold between its fields."""
 
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+    RULES: ClassVar[tuple[Rule, ...]] = ()
 
-class Format(StrEnum):
-    AUTO = "auto"
-    ONNX = "onnx"
+    @model_validator(mode="after")
+    def _hold_rules(self, info: ValidationInfo) -> Self:
+        for rule in () if info.context is _SNAPSHOT else self.RULES:
+            if not rule.holds(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.message, "field": rule.field})
+        return self
 
 
 class Model(Section):
     """What is served."""
 
-    uri: Annotated[str, Field(min_length=1, max_length=2048)]
+    RULES: ClassVar = rules.MODEL
+
+    uri: Annotated[
+        str, Field(min_length=1, max_length=2048, pattern=r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$")
+    ]
     """Where the model is: s3://bucket/key, https://host/path, hf://org/repo/path, pvc://claim/path or file:///path in
     the image. A trailing slash means a folder with one .onnx file and its external data."""
     version: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")] = None
     """A label for people and for URLs (/v2/models/NAME/versions/VERSION).
     Default: the first 8 digits of the digest or revision."""
-    format: Format = Format.AUTO
     digest: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     """Content that is served and no other. Default: what the first pod loads is pinned for all."""
     credentials_secret: Name | None = None
@@ -46,21 +75,32 @@ class Model(Section):
 
 
 class ExecutionProvider(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]+ExecutionProvider$")]
-    options: dict[str, str] = Field(default_factory=dict)
+    """A backend of ONNX Runtime."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z]+ExecutionProvider$", max_length=64)]
+    """Its name in ONNX Runtime, such as CPUExecutionProvider or CUDAExecutionProvider."""
+    options: dict[str, Annotated[str, Field(max_length=1024)]] = Field(default_factory=dict, max_length=64)
+    """Its options as strings, such as {"gpu_mem_limit": "2147483648"}."""
 
 
 class Batching(Section):
+    """Requests that wait at the same time run as one batch. Nothing waits for a batch to fill."""
+
     enabled: bool = True
+    """false: every request is a run of its own."""
     max_rows: Annotated[int, Field(ge=1, le=65536)] = 64
     """Rows of the first axis that one run may hold."""
 
 
 class Limits(Section):
+    """What a pod takes on before it refuses."""
+
     max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     """Requests that may wait in one pod; one more is answered 429."""
     request_timeout_seconds: Seconds = 60
+    """Time from the last byte of a request to its answer; then it is answered 504."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 64 * 1024 * 1024
+    """Size of a request; a larger one is answered 413."""
 
 
 class RuntimeUpgrade(StrEnum):
@@ -71,6 +111,8 @@ class RuntimeUpgrade(StrEnum):
 class Server(Section):
     """How it is served."""
 
+    RULES: ClassVar = rules.SERVER
+
     execution_providers: list[ExecutionProvider] = Field(default_factory=list, max_length=8)
     """ONNX Runtime execution providers in order of preference. Default: CUDA with a GPU, else CPU."""
     instances: Annotated[int, Field(ge=0, le=256)] = 0
@@ -78,32 +120,99 @@ class Server(Section):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Threads of one run. 0: derived from the CPU limit."""
     batching: Batching = Batching()
+    """How requests are put together into runs."""
     limits: Limits = Limits()
+    """How much a pod takes on before it refuses."""
     startup_timeout_seconds: Seconds = 600
     """Time from a container's start to its readiness, download and load included."""
     image: Annotated[str | None, Field(min_length=1, max_length=1024)] = None
     """Another image of the model server. Default: the operator's."""
     image_pull_secrets: list[Name] = Field(default_factory=list, max_length=16)
+    """Secrets in this namespace with which the image is pulled, besides the administrator's."""
     service_account_name: Name | None = None
     """An own ServiceAccount, for workload identity. Default: one without any token."""
     runtime_upgrade: RuntimeUpgrade = RuntimeUpgrade.MANUAL
     """Auto: an upgrade of the operator rolls the pods to its server image. Manual: only a new revision does."""
 
 
+class TolerationOperator(StrEnum):
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+# The API server drops empty strings from pods: they and absence are one intent.
+EmptyAsNone = AfterValidator(lambda text: text or None)
+
+
 class Toleration(Section):
-    key: str | None = None
-    operator: Annotated[str | None, Field(pattern="^(Exists|Equal)$")] = None
-    value: str | None = None
-    effect: Annotated[str | None, Field(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] = None
-    toleration_seconds: int | None = None
+    """As in a pod: lets it run on nodes with such a taint."""
+
+    RULES: ClassVar = rules.TOLERATION
+
+    key: Annotated[str | None, Field(max_length=317), EmptyAsNone] = None
+    """Key of the taint. Absent: every taint (operator Exists)."""
+    operator: TolerationOperator | None = None
+    """Equal (default): key and value are the taint's. Exists: the key is."""
+    value: Annotated[LabelValue | None, EmptyAsNone] = None
+    """Value of the taint."""
+    effect: TaintEffect | None = None
+    """Effect of the taint. Absent: every effect."""
+    toleration_seconds: Annotated[int | None, Field(ge=0, le=(1 << 31) - 1)] = None
+    """How long a pod stays after a NoExecute taint appeared. Absent: for ever."""
+
+
+class _Metadata(Section):
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class _Template(Section):
+    metadata: _Metadata = _Metadata()
+    spec: dict[str, Any] = Field(default_factory=dict)
+
+
+def _like_a_template(value: dict[str, Any]) -> dict[str, Any]:
+    _Template.model_validate(value)
+    return value
+
+
+_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+PodTemplate = Annotated[
+    dict[str, Any],
+    AfterValidator(_like_a_template),
+    # The API server keeps whatever stands in spec: pods have more fields than a CRD should repeat.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "metadata": {"type": "object", "properties": {"labels": _STRINGS, "annotations": _STRINGS}},
+                "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            },
+        }
+    ),
+]
+"""Stays as it was written: an empty value, such as an emptyDir, says something there."""
 
 
 class Resources(Section):
     """What a pod gets."""
 
+    RULES: ClassVar = rules.RESOURCES
+
     gpu: Annotated[int, Field(ge=0, le=64)] = 0
     """GPUs of each pod."""
-    gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] = "nvidia.com/gpu"
+    gpu_resource: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=253
+        ),
+    ] = "nvidia.com/gpu"
     """The extended resource that is a GPU here: nvidia.com/gpu, nvidia.com/mig-1g.10gb, amd.com/gpu, ..."""
     cpu: Quantity = "1"
     """Request and, unless cpuLimit says otherwise, the number of threads the server plans with."""
@@ -112,13 +221,17 @@ class Resources(Section):
     """Request and limit."""
     model_storage: Quantity = "10Gi"
     """Disk for downloaded models (an emptyDir's limit and an ephemeral-storage request)."""
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=64)
+    node_selector: dict[str, LabelValue] = Field(default_factory=dict, max_length=64)
+    """Labels that a node must have."""
     tolerations: list[Toleration] = Field(default_factory=list, max_length=64)
+    """Taints of nodes that the pods tolerate."""
     priority_class_name: Name | None = None
+    """A PriorityClass: which pods go first when a node is full."""
     runtime_class_name: Name | None = None
-    pod_template: dict[str, Any] | None = None
-    """Merged over the pod template by a strategic merge (containers by name).
-    Refused unless the administrator allows it."""
+    """A RuntimeClass, such as nvidia."""
+    pod_template: PodTemplate | None = None
+    """The last resort: metadata (labels, annotations) and spec of a pod, merged over the pod template by a strategic
+    merge (containers by name; the model server's is called server). Refused unless the administrator allows it."""
 
 
 class Strategy(StrEnum):
@@ -130,6 +243,8 @@ class Strategy(StrEnum):
 class Rollout(Section):
     """How one revision follows another."""
 
+    RULES: ClassVar = rules.ROLLOUT
+
     strategy: Strategy = Strategy.AUTO
     """Surge: new pods beside the old ones. Replace: old pods first, one by one.
     Auto: Surge where the cluster has the GPUs."""
@@ -138,16 +253,34 @@ class Rollout(Section):
     progress_deadline_seconds: Seconds = 900
     """A rollout that makes no progress for so long is given up; the old revision stays."""
     revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 10
+    """Revisions that are kept besides the ones that serve or are rolled out."""
 
 
 class ModelDeploymentSpec(Section):
+    """What is wanted: a model, and how it is served."""
+
+    RULES: ClassVar = rules.SPEC
+
     model: Model
+    """What is served: where it is, and under which version and digest."""
     server: Server = Server()
+    """How it is served: execution providers, batching, limits, image."""
     resources: Resources = Resources()
+    """What each pod gets: GPUs, CPU, memory, disk, and on which nodes."""
     replicas: Annotated[int, Field(ge=0, le=10000)] = 1
+    """Number of pods; 0 gives everything back. kubectl scale, a HorizontalPodAutoscaler or KEDA may set it."""
     rollout: Rollout = Rollout()
+    """How a new model or setting takes over from the one that serves."""
 
 
-def parse_spec(spec: dict[str, Any]) -> ModelDeploymentSpec:
+def parse_spec(spec: Mapping[str, Any]) -> ModelDeploymentSpec:
     """Raises pydantic.ValidationError; the API server has applied the CRD's rules and defaults before."""
     return ModelDeploymentSpec.model_validate(spec)
+
+
+def parse_snapshot(intent: Mapping[str, Any]) -> ModelDeploymentSpec:
+    """What `normalise` made of a spec: no `RULES`, for one that came later must not undo a revision.
+
+    Raises pydantic.ValidationError for what is no snapshot.
+    """
+    return ModelDeploymentSpec.model_validate(intent, context=_SNAPSHOT)
