@@ -35,3 +35,47 @@ lock: $(BIN)/uv ## pin all dependencies with hashes into requirements/
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group demo -o requirements/demo.txt
 	$(COMPILE) --extra operator --extra server --group dev --group demo --group build -o requirements/dev.txt
+
+# ------------------------------------------------------------------------------------------------- quality
+.PHONY: check
+check: venv ## formatter, linter, types, import contracts, drift of generated files
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo >/dev/null || { $(BIN)/lint-imports; exit 1; }
+
+.PHONY: format
+format: venv ## rewrite the code as `make check` wants it
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+STAGES := $(PYTHON) tests/stages.py
+.PHONY: test test-unit test-control-plane test-e2e
+test: venv ## every test that this machine can run, with the time that each level took against its budget
+	$(STAGES)
+test-unit: venv ## seconds, no network
+	$(STAGES) unit
+test-control-plane: venv ## against a real API server; no root
+	$(STAGES) cluster-build control-plane
+test-e2e: venv ## on real nodes with the built images
+	$(STAGES) cluster-build e2e
+
+# ------------------------------------------------------------------------------------------------- cluster
+CLUSTER ?= modelpier
+NODES ?= 2
+GPUS ?= 2
+CLUSTERCTL := $(PYTHON) cluster/cluster.py
+# Left empty when the user has a cluster: then nothing local is started or asked.
+LOCAL := $(if $(KUBECONFIG),,local)
+
+.PHONY: cluster-build cluster-up cluster-down cluster-status cluster-env
+cluster-build: ## build the local cluster's programs (cached; about 5 minutes of two cores the first time)
+	$(CLUSTERCTL) build
+cluster-up: ## a real Kubernetes on this machine
+	$(CLUSTERCTL) up --name $(CLUSTER) --nodes $(NODES) --gpus $(GPUS)
+cluster-down: ## remove it without a trace
+	$(CLUSTERCTL) down --name $(CLUSTER)
+cluster-status: ## what runs and where it answers
+	$(CLUSTERCTL) status --name $(CLUSTER)
+cluster-env: ## lines for eval: KUBECONFIG, kubectl, registry, object storage
+	@$(CLUSTERCTL) kubeconfig env --name $(CLUSTER)
