@@ -1,0 +1,170 @@
+"""Brings one planned model up: fetch, load, warm up. `follower` starts one task of it per planned model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from modelpier_server.contract import FailureReason, ModelState
+from modelpier_server.errors import ModelError
+from modelpier_server.lifecycle.board import Record
+from modelpier_server.lifecycle.parts import S, Tools
+from modelpier_server.repository.fetch import Fetched
+from modelpier_server.repository.retry import Stopped
+
+DOWNLOADS = 2
+LOADS = 1
+"""At a time: a load takes all cores and, for its length, twice the model's memory."""
+TRANSIENT = frozenset({FailureReason.DOWNLOAD_FAILED})
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Again:
+    """When a fetch that failed for a passing reason is tried again: full jitter, on top of the tries per request."""
+
+    attempts: int = 5
+    base: float = 1.0
+    cap: float = 30.0
+
+    def pause(self, failed: int) -> float:
+        return random.uniform(0.1, min(self.cap, self.base * 2**failed))  # noqa: S311 - spreads load, guards nothing
+
+
+class BringUp(Generic[S]):
+    """Shared by all models of a server; bounds how many are fetched and loaded at a time."""
+
+    def __init__(
+        self,
+        tools: Tools[S],
+        changed: Callable[[Record[S]], None],
+        room: Callable[[Record[S]], Awaitable[None]],
+        again: Again,
+    ) -> None:
+        self.tools = tools
+        self._changed = changed
+        self._room = room
+        self._again = again
+        self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="fetch")
+        self._loads = ThreadPoolExecutor(LOADS, thread_name_prefix="load")
+
+    def close(self) -> None:
+        self._downloads.shutdown(wait=False, cancel_futures=True)
+        self._loads.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, record: Record[S]) -> None:
+        """Ends with the record LOADED, or FAILED and freed; or as it is when it is no longer wanted."""
+        try:
+            await self._fetch(record)
+            await self._room(record)
+            await self._load(record)
+        except Stopped:
+            return
+        except ModelError as error:
+            await self.fail(record, error)
+        except Exception as error:
+            # An edge: whatever goes wrong with one model must be reported and leave the others alone.
+            log.exception("model failed unexpectedly", extra={"revision": record.planned.revision})
+            text = f"unexpected {type(error).__name__}: {error}"
+            await self.fail(record, ModelError(FailureReason.MODEL_INVALID, text))
+        else:
+            self._move(record, ModelState.LOADED)
+
+    async def fail(self, record: Record[S], error: ModelError, drain: float = 0.0) -> None:
+        """Reports first: requests must stop coming before the model is freed."""
+        if record.stop.is_set():
+            return
+        record.fail(error)
+        self._changed(record)
+        await self.unload(record, drain)
+
+    async def unload(self, record: Record[S], drain: float) -> None:
+        """Frees what the record holds after the requests in flight, or after `drain` seconds."""
+        servable, fetched = record.servable, record.fetched
+        if servable is not None:
+            await servable.drain(drain)
+            servable.close()  # here and not in a thread: a servable belongs to the event loop
+        elif record.session is not None:
+            await self.blocking(record.session.close)
+        record.servable = record.session = record.fetched = None
+        if fetched is not None:
+            self.tools.release(fetched.digest)
+
+    async def sweep(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._downloads, self.tools.sweep)
+
+    async def blocking(self, action: Callable[[], T]) -> T:
+        """Runs `action` where models are loaded, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._loads, action)
+
+    # -------------------------------------------------------------------------------------------- steps
+    async def _fetch(self, record: Record[S]) -> None:
+        for failed in range(1, self._again.attempts + 1):
+            try:
+                record.fetched = fetched = await self._fetch_once(record)
+                record.digest, record.size_bytes = fetched.digest, fetched.size_bytes
+                break
+            except ModelError as error:
+                if error.reason not in TRANSIENT or failed == self._again.attempts:
+                    raise
+                record.reason, record.message = error.reason, f"{error}; trying again"
+            self._changed(record)
+            await _sleep(record, self._again.pause(failed))
+        record.reason, record.message = None, ""
+
+    async def _fetch_once(self, record: Record[S]) -> Fetched:
+        def fetch() -> Fetched:
+            loop.call_soon_threadsafe(self._move, record, ModelState.DOWNLOADING)
+            started = time.perf_counter()
+            fetched = self.tools.fetch(record.planned, record.stop)
+            record.timings["download"] = round(time.perf_counter() - started, 4)
+            return fetched
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._downloads, fetch)
+
+    async def _load(self, record: Record[S]) -> None:
+        def load() -> None:
+            if record.stop.is_set():
+                raise Stopped
+            assert record.fetched is not None
+            loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
+            started = time.perf_counter()
+            record.session = self.tools.load(record.fetched.path, record.planned.options)
+            record.fetched.check()
+            record.timings["load"] = round(time.perf_counter() - started, 4)
+
+        def warm_up() -> None:
+            assert record.servable is not None
+            started = time.perf_counter()
+            record.servable.warm_up()
+            record.timings["warm_up"] = round(time.perf_counter() - started, 4)
+
+        loop = asyncio.get_running_loop()
+        await self.blocking(load)
+        assert record.session is not None
+        record.servable = self.tools.serve(record.session, record.planned)
+        self._move(record, ModelState.WARMING)
+        await self.blocking(warm_up)
+
+    def _move(self, record: Record[S], state: ModelState) -> None:
+        if not record.stop.is_set():
+            record.state = state
+            self._changed(record)
+
+
+async def _sleep(record: Record[S], seconds: float) -> None:
+    """Raises Stopped as soon as the record is dropped."""
+    try:
+        await asyncio.wait_for(record.dropped.wait(), seconds)
+    except TimeoutError:
+        return
+    raise Stopped

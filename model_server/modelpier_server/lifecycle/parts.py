@@ -1,0 +1,50 @@
+"""What lifecycle needs of the layers below it, as types: real ones are put in by `process`, small ones by tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from modelpier_server.contract import Options, PlannedModel, TensorSpec
+from modelpier_server.repository.fetch import Fetched
+
+
+class Session(Protocol):
+    """A loaded model: `runtime.load` makes it."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def provider(self) -> str: ...
+    def close(self) -> None: ...
+
+
+class Servable(Protocol):
+    """A loaded model that takes requests: `scheduler` makes it."""
+
+    @property
+    def in_flight(self) -> int: ...
+    def warm_up(self) -> Any: ...
+    async def drain(self, timeout: float) -> Any: ...  # noqa: ASYNC109 - the scheduler's signature
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Servable)
+
+
+@dataclass(frozen=True)
+class Tools(Generic[S]):
+    """The three steps of bringing a model up; `fetch` and `load` block, and raise ModelError."""
+
+    fetch: Callable[[PlannedModel, threading.Event], Fetched]
+    load: Callable[[Path, Options], Session]
+    serve: Callable[[Session, PlannedModel], S]
+    release: Callable[[str], None]
+    """Called with the digest of a model that is loaded no more."""
+    sweep: Callable[[], None]
+    """Called when nothing is being brought up: frees what no loaded model uses. Blocks."""
