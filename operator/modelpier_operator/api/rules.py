@@ -126,7 +126,7 @@ def _positive(name: str, attribute: str) -> Rule:
     return Rule(
         name,
         "must be more than 0",
-        f"quantity(self.{name}).sign() == 1",
+        f"quantity(self.{name}).isGreaterThan(quantity('0'))",
         lambda resources: quantity_value(getattr(resources, attribute)) > 0,
     )
 

@@ -34,6 +34,11 @@ Seconds = Annotated[int, Field(ge=1, le=86400)]
 _SNAPSHOT = "a snapshot"
 
 
+def _tell_rules(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    if issubclass(section, Section) and section.RULES:
+        schema["x-rules"] = section.RULES
+
+
 class Section(BaseModel):
     """One object of the spec: unknown fields are refused, `RULES` hold between its fields."""
 
@@ -43,6 +48,7 @@ class Section(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        json_schema_extra=_tell_rules,
     )
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
@@ -70,8 +76,9 @@ class Model(Section):
     digest: Annotated[str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = None
     """Content that is served and no other. Default: what the first pod loads is pinned for all."""
     credentials_secret: Name | None = None
-    """A Secret in this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION (s3),
-    HTTP_AUTHORIZATION (http, https), HF_TOKEN, HF_ENDPOINT (hf)."""
+    """A Secret in this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+    AWS_ENDPOINT_URL (s3); HTTP_AUTHORIZATION, or HTTP_USERNAME and HTTP_PASSWORD (http, https); HF_TOKEN,
+    HF_ENDPOINT (hf). All keys are optional."""
 
 
 class ExecutionProvider(Section):
@@ -215,10 +222,11 @@ class Resources(Section):
     ] = "nvidia.com/gpu"
     """The extended resource that is a GPU here: nvidia.com/gpu, nvidia.com/mig-1g.10gb, amd.com/gpu, ..."""
     cpu: Quantity = "1"
-    """Request and, unless cpuLimit says otherwise, the number of threads the server plans with."""
+    """CPU cores that are kept free for the pod, and, without cpuLimit, the number of threads the server plans with."""
     cpu_limit: Quantity | None = None
+    """Limit. Default: none; a pod may use what its node has free."""
     memory: Quantity = "2Gi"
-    """Request and limit."""
+    """Memory that is kept free for the pod, and the most that it may use."""
     model_storage: Quantity = "10Gi"
     """Disk for downloaded models (an emptyDir's limit and an ephemeral-storage request)."""
     node_selector: dict[str, LabelValue] = Field(default_factory=dict, max_length=64)
