@@ -6,6 +6,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from modelpier_cluster.cli import main  # noqa: E402
+from modelpier_cluster.cli import main
 
 sys.exit(main())

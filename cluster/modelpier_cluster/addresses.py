@@ -33,7 +33,9 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 def check_name(name: str) -> str:
     """Returns `name`; raises ClusterError when it is not usable in file, cgroup and host names."""
     if not _NAME.fullmatch(name):
-        raise ClusterError(f"--name {name!r}: use 1 to 30 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
+        raise ClusterError(
+            f"--name {name!r}: use 1 to 30 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+        )
     return name
 
 

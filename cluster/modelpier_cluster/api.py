@@ -31,7 +31,9 @@ class ApiClient:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310
         context = ssl.create_default_context(cadata=self.authority)
         # A proxy named in the environment is meant for the outside world, never for this machine's own cluster.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         try:
             with opener.open(request, timeout=timeout) as answer:
                 body: bytes = answer.read()

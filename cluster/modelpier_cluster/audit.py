@@ -1,8 +1,8 @@
 """Reads the API server's audit log, so that tests can say exactly who wrote what. Used by tests.
 
-    with recording(control_plane.audit_log) as recorded:
-        ...
-    assert writes(recorded) == []
+with recording(control_plane.audit_log) as recorded:
+...
+assert writes(recorded) == []
 """
 
 import json

@@ -14,10 +14,13 @@ from modelpier_cluster.build import KUBE, MODULES, build
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.guarded import find_detached
 from modelpier_cluster.hidden import HIDDEN
+from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push
 from modelpier_cluster.loopback import ControlPlane
 from modelpier_cluster.nest import control_plane_nest, node_nest
-from modelpier_cluster.privilege import CLUSTER_PROGRAMS, become_root, ensure_packages, require_linux
-from modelpier_cluster.progress import Progress
+from modelpier_cluster.object_store import answers
+from modelpier_cluster.privilege import CLUSTER_PROGRAMS, IMAGE_PROGRAMS, become_root, ensure_packages, require_linux
+from modelpier_cluster.progress import Progress, wait_for
+from modelpier_cluster.registry import Registry, split
 from modelpier_cluster.spec import ClusterSpec, Options, cluster_folder
 from modelpier_cluster.status import render, status
 
@@ -44,10 +47,32 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("exec", _exec, "run a command inside a node (n1, n2, ...) or the control plane (cp)")
     sub.add_argument("where")
     sub.add_argument("command", nargs=argparse.REMAINDER)
+    sub = verb("load", _load, "put an image (of `image build`, or an archive) into the registry; prints its reference")
+    sub.add_argument("image", help="NAME[:TAG] in the store of `image build`, or the path of a docker or OCI archive")
+    sub.add_argument("--as", dest="reference", metavar="NAME:TAG", help="under another name")
+    _image_verbs(verbs)
     for name, run, summary in (("stop", _stop, "switch a node off"), ("start", _start, "switch a node on, or add one")):
         verb(name, run, summary).add_argument("node")
     verb("build", _build, "build the programs that are not in the cache; prints their folder")
     return top
+
+
+def _image_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    images = verbs.add_parser("image", help="build images without a daemon").add_subparsers(
+        required=True, metavar="VERB"
+    )
+    summary = "build an image by buildah; BASE_IMAGE and GPU_BASE_IMAGE default to the local base"
+    detail = (
+        f"{summary} ({BASE_IMAGE}). Secrets pip.conf and ca.crt are passed where this machine has them. Needs root."
+    )
+    sub = images.add_parser("build", help=summary, description=detail)
+    sub.add_argument("context", type=Path, help="folder that COPY sees")
+    sub.add_argument("tag", help="NAME:TAG")
+    sub.add_argument("--file", type=Path, help="the Dockerfile (CONTEXT/Dockerfile)")
+    sub.add_argument("--target", help="stage to build (the last)")
+    sub.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    sub.set_defaults(run=_image_build)
+    images.add_parser("base", help=f"make the base image {BASE_IMAGE} now").set_defaults(run=_image_base)
 
 
 def _up_options(sub: argparse.ArgumentParser) -> None:
@@ -102,7 +127,9 @@ def _up_control_plane(arguments: Arguments) -> None:
         folder.logs.mkdir(parents=True)
         folder.write_spec(ClusterSpec(arguments.name, None, 0, built, _options(arguments)))
         options = _options(arguments)
-        ControlPlane(controller_manager=True, scheduler=True, folder=folder.path, options=options, detached=True).start()
+        ControlPlane(
+            controller_manager=True, scheduler=True, folder=folder.path, options=options, detached=True
+        ).start()
     progress.say(f"control plane {arguments.name} is up")
     print(render(status(folder)))
 
@@ -152,6 +179,36 @@ def _stop(arguments: Arguments) -> None:
 def _start(arguments: Arguments) -> None:
     become_root(sys.argv[1:])
     lifecycle.start_node(cluster_folder(arguments.name), arguments.node, Progress())
+
+
+def _load(arguments: Arguments) -> None:
+    folder = cluster_folder(arguments.name)
+    registry = folder.read_spec().addresses().registry
+    wait_for("the registry", lambda: answers(f"http://{registry}/v2/"), 30, "Is the cluster up? `status` tells.")
+    archive = Path(arguments.image)
+    if archive.is_file():
+        print(Registry(registry).push_archive(archive, arguments.reference))
+        return
+    become_root(sys.argv[1:])
+    name = ":".join(split(arguments.reference or arguments.image))
+    push(arguments.image, registry, name)
+    print(f"{registry}/{name}")
+
+
+def _image_build(arguments: Arguments) -> None:
+    become_root(sys.argv[1:])
+    progress = Progress()
+    ensure_packages(progress, IMAGE_PROGRAMS)
+    parts = (arguments.context, arguments.tag, arguments.file, arguments.target, tuple(arguments.build_arg))
+    build_image(ImageBuild(*parts), progress)
+
+
+def _image_base(arguments: Arguments) -> None:
+    del arguments
+    become_root(sys.argv[1:])
+    progress = Progress()
+    ensure_packages(progress, IMAGE_PROGRAMS)
+    ensure_base(progress)
 
 
 def _build(arguments: Arguments) -> None:

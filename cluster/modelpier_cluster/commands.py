@@ -1,4 +1,4 @@
-"""Runs a system program and turns its failure into a ClusterError with what it said. Used by everything that needs root."""
+"""Runs a system program and turns its failure into a ClusterError with what it said. Used by what needs root."""
 
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ def run(*command: str | Path, timeout: float = TIMEOUT_SECONDS) -> str:
     """The standard output; raises ClusterError when the command fails or takes longer than `timeout` seconds."""
     argv = [str(part) for part in command]
     try:
-        result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
+        result = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except FileNotFoundError as error:
         raise ClusterError(f"the program {argv[0]} is missing") from error
     except subprocess.TimeoutExpired as error:

@@ -1,4 +1,4 @@
-"""The command lines of etcd and the control plane's components. Pure: used by the nest and by the loopback control plane."""
+"""The command lines of etcd and the control plane's components. Pure; used by control_plane.py and loopback.py."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class ControlPlanePlan:
 def control_plane_processes(
     plan: ControlPlanePlan, *, controller_manager: bool = True, scheduler: bool = True
 ) -> dict[str, Process]:
-    """etcd and the API server, and what was asked for beside them (started once the API server is ready)."""
+    """Etcd and the API server, and what was asked for beside them (started once the API server is ready)."""
     processes = {"etcd": Process(_etcd(plan)), "apiserver": Process(_api_server(plan))}
     if controller_manager:
         processes["controller-manager"] = Process(_controller_manager(plan), gated=True)

@@ -1,4 +1,4 @@
-"""The control plane's nest: bridge, etcd, API server, managers, DNS, registry, object store. Runs as that nest's PID 1."""
+"""The control plane's nest: bridge, etcd, API server, managers, DNS, registry, object store. Runs as its PID 1."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def run_control_plane(folder: Folder) -> None:
 
 
 def _settle_group(folder: Folder) -> None:
-    """Make the cluster's control group known. In a delegated scope it is the one above the leaf that this process is in."""
+    """Make the cluster's control group known. In a delegated scope it is the one above this process's leaf."""
     if folder.cgroup_file.exists():
         group = folder.cgroup_file.read_text().strip()
     else:

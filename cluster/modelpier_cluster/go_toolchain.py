@@ -52,7 +52,9 @@ def choose_go(needed: Version) -> Go:
 
 def _version_of(go: str) -> str:
     command = [go, "env", "GOVERSION"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=_no_download(), cwd="/")
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env=_no_download(), cwd="/"
+    )
     return result.stdout.strip()
 
 
@@ -74,7 +76,9 @@ def install_go(progress: Progress) -> str:
 def _run(command: list[str], remedy: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if result.returncode:
-        raise ClusterError(f"{' '.join(command)} failed: {(result.stderr or result.stdout).strip()[-800:]}\nRemedy: {remedy}")
+        raise ClusterError(
+            f"{' '.join(command)} failed: {(result.stderr or result.stdout).strip()[-800:]}\nRemedy: {remedy}"
+        )
 
 
 def _no_download() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Starts a supervisor (supervisor.py) for processes on loopback ports and talks to it. Used by loopback.py, object_store.py.
+"""Starts a supervisor for processes on loopback ports and talks to it. Used by loopback.py and object_store.py.
 
 Free ports are found by asking the kernel, so another process may take one before ours listens: a component that exits
 while it is being waited for raises PortTakenError, and the caller tries again with other ports.

@@ -1,7 +1,8 @@
 """`up`, `down`, `stop` and `start` of a whole cluster, from the outside. Used by the command line; needs root."""
 
+import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import shutil
 import sys
 from pathlib import Path
@@ -60,9 +61,7 @@ def _start(folder: Folder, nest: Nest, wanted: ClusterSpec, slot: int | None, pr
         addresses = spec.addresses()
         folder.write_spec(spec)
         _prepare(folder, addresses)
-        place = placement(
-            spec.name, (sys.executable, ENTRY, "_in-leaf"), unified=is_unified(), systemd=systemd_runs()
-        )
+        place = placement(spec.name, (sys.executable, ENTRY, "_in-leaf"), unified=is_unified(), systemd=systemd_runs())
         if place.group:
             write_text(folder.cgroup_file, f"{place.group}\n")
         pid = nest.start(folder.logs / "control-plane.log", place.prefix)
@@ -98,7 +97,9 @@ def wait_until_ready(folder: Folder, spec: ClusterSpec, nest: Nest, progress: Pr
         progress.wait(f"node {node}", lambda n=node: alive_and(client.node_ready(n)), READY_SECONDS, hint)  # type: ignore[misc]
         progress.say(f"node {node} Ready")
     account = "/api/v1/namespaces/default/serviceaccounts/default"
-    progress.wait("the default service account", lambda: alive_and(client.get(account) is not None), READY_SECONDS, hint)
+    progress.wait(
+        "the default service account", lambda: alive_and(client.get(account) is not None), READY_SECONDS, hint
+    )
     give_to_caller(folder.audit_log)
 
 
@@ -111,10 +112,8 @@ def down(folder: Folder, *, purge: bool = False) -> None:
     progress = Progress(quiet=True)
     for group in _groups(folder):
         progress.wait(f"the end of the control group {group}", lambda g=group: remove_group(g), 30)  # type: ignore[misc]
-    try:
+    with contextlib.suppress(ClusterError):  # no state, or a control plane only: no link
         disconnect_machine(folder.read_spec().addresses())
-    except ClusterError:  # no state, or a control plane only: no link
-        pass
     shutil.rmtree(folder.path, ignore_errors=True)
     if purge:
         shutil.rmtree(registry_folder(name), ignore_errors=True)
@@ -136,7 +135,7 @@ def stop_node(folder: Folder, node: str) -> None:
 def start_node(folder: Folder, node: str, progress: Progress) -> None:
     """Switch a node on again (or add one) and wait until it is Ready."""
     node_number(node)
-    since = datetime.datetime.now(datetime.UTC)
+    since = dt.datetime.now(dt.UTC)
     off = node_nest(folder.path, node).outer() is None
     if off:
         inside = control_plane_nest(folder.path).enter()

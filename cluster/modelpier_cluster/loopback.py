@@ -32,7 +32,7 @@ class ControlPlane:
     """etcd and kube-apiserver on free ports of 127.0.0.1, optionally with controller-manager and scheduler.
 
     `folder`: where its files go (default: a temporary folder that stop() removes).
-    Attributes once started: `url`, `token` (of the administrator), `kubeconfig`, `audit_log` (JSON lines, see audit.py).
+    Attributes once started: `url`, `token` (of the administrator), `kubeconfig`, `audit_log` (see audit.py).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Nests of namespaces: one process, and everything below it, with a network, mounts, process ids and host name of its own.
+"""Nests of namespaces: a process and all below it, with network, mounts, process ids and host name of their own.
 
 Killing that process makes the kernel remove all of it: processes, mounts, links, routes, packet filter rules. The
 control plane is one nest on the machine, every node one nest inside the control plane's.
@@ -54,12 +54,12 @@ class Nest:
                 stderr=stream,
                 start_new_session=True,
             )
-        mine = os.readlink("/proc/self/ns/net")
+        mine = Path("/proc/self/ns/net").readlink()
 
         def separated() -> bool:
             if process.poll() is not None:
                 raise ClusterError(f"{self.arguments[0]} ended at once: {log.read_text(errors='replace')[-800:]}")
-            return os.readlink(f"/proc/{process.pid}/ns/net") != mine and self.inner() is not None
+            return Path(f"/proc/{process.pid}/ns/net").readlink() != mine and self.inner() is not None
 
         wait_for("namespaces", separated, 20)
         return process.pid

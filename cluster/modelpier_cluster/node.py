@@ -5,8 +5,8 @@ from pathlib import Path
 
 from modelpier_cluster.cgroups import create_group
 from modelpier_cluster.commands import run
-from modelpier_cluster.network import connect_node, set_up_node
 from modelpier_cluster.nest import node_nest
+from modelpier_cluster.network import connect_node, set_up_node
 from modelpier_cluster.node_config import PAUSE_IMAGE, NodePlan, node_files, node_labels
 from modelpier_cluster.paths import write_text
 from modelpier_cluster.spec import Folder

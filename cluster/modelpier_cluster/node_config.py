@@ -69,7 +69,9 @@ def kubelet_config(plan: NodePlan) -> dict[str, Any]:
         # The default of 40 s renews every 10 s, which flaps on a busy machine with a short grace period.
         "nodeLeaseDurationSeconds": 8,
         "serializeImagePulls": False,
-        "featureGates": {name: value == "true" for name, _, value in (g.partition("=") for g in plan.options.kubelet_feature_gates)},
+        "featureGates": {
+            name: value == "true" for name, _, value in (g.partition("=") for g in plan.options.kubelet_feature_gates)
+        },
     }
 
 

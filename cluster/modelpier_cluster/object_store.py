@@ -1,7 +1,7 @@
 """versitygw, an S3 API over a folder: on loopback for tests, and as a process of every cluster.
 
-    with ObjectStore() as store:
-        boto3.client("s3", endpoint_url=store.url, **store.boto3_arguments())
+with ObjectStore() as store:
+boto3.client("s3", endpoint_url=store.url, **store.boto3_arguments())
 """
 
 import json

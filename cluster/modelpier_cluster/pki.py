@@ -22,12 +22,25 @@ API_SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes
 
 
 def create_pki(folder: Path, addresses: Iterable[str]) -> None:
-    """Fill `folder` with ca, apiserver, client (.crt, .key), sa.key and sa.pub; `addresses` go into the server's certificate."""
+    """Fill `folder` with ca, apiserver, client (.crt, .key), sa.key, sa.pub; `addresses` are the server's."""
     folder.mkdir(parents=True, exist_ok=True)
     _key(folder, "sa")
     _openssl(folder, "pkey", "-in", "sa.key", "-pubout", "-out", "sa.pub")
     _key(folder, "ca")
-    _openssl(folder, "req", "-x509", "-new", "-key", "ca.key", "-out", "ca.crt", "-days", DAYS, "-subj", "/CN=modelpier-cluster-ca")
+    _openssl(
+        folder,
+        "req",
+        "-x509",
+        "-new",
+        "-key",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-days",
+        DAYS,
+        "-subj",
+        "/CN=modelpier-cluster-ca",
+    )
     _certificate(
         folder,
         "apiserver",
@@ -84,6 +97,8 @@ def _certificate(folder: Path, name: str, subject: str, extensions: str) -> None
 def _openssl(folder: Path, *arguments: str) -> None:
     if not shutil.which("openssl"):
         raise ClusterError("openssl is missing: install the package openssl")
-    result = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        ["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
     if result.returncode:
         raise ClusterError(f"openssl {arguments[0]} failed: {result.stderr.strip()}")

@@ -13,7 +13,7 @@ from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.paths import cache_root, state_root
 from modelpier_cluster.progress import Progress
 
-# Debian's and Ubuntu's package for each program that is used.
+# Debian's and Ubuntu's package for each program (or file) that is used.
 CLUSTER_PROGRAMS = {
     "runc": "runc",
     "iptables": "iptables",
@@ -24,7 +24,11 @@ CLUSTER_PROGRAMS = {
     "mount": "mount",
     "openssl": "openssl",
 }
-IMAGE_PROGRAMS = {"buildah": "buildah", "debootstrap": "debootstrap"}
+IMAGE_PROGRAMS = {
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+}
 PASSED_ON = ("MODELPIER_CLUSTER_PROGRAMS", "DEBIAN_MIRROR", "PATH")
 
 
@@ -64,7 +68,12 @@ def become_root(arguments: Iterable[str], extra: Mapping[str, str] | None = None
 def missing_packages(programs: Mapping[str, str]) -> list[str]:
     """The packages of those `programs` that are not installed."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return sorted({package for program, package in programs.items() if not shutil.which(program, path=path)})
+    return sorted({package for program, package in programs.items() if not _is_there(program, path)})
+
+
+def _is_there(program: str, path: str) -> bool:
+    """A name is looked up in `path`; an absolute one is a file."""
+    return Path(program).exists() if program.startswith("/") else shutil.which(program, path=path) is not None
 
 
 def ensure_packages(progress: Progress, programs: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelpier_cluster.addresses import Addresses, check_name, node_names
 from modelpier_cluster.errors import ClusterError
@@ -81,9 +82,13 @@ class Folder:
         try:
             data = json.loads(self.spec_file.read_text())
         except OSError as error:
-            raise ClusterError(f"there is no cluster {self.path.name!r}: `up --name {self.path.name}` starts one") from error
-        options = data.pop("options")
-        return ClusterSpec(**data, options=Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}))
+            raise ClusterError(
+                f"there is no cluster {self.path.name!r}: `up --name {self.path.name}` starts one"
+            ) from error
+        options: dict[str, Any] = data.pop("options")
+        for name in ("api_server_arguments", "kubelet_feature_gates"):
+            options[name] = tuple(options[name])
+        return ClusterSpec(**data, options=Options(**options))
 
     def write_spec(self, spec: ClusterSpec) -> None:
         write_text(self.spec_file, json.dumps(dataclasses.asdict(spec), indent=1))

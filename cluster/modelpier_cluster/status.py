@@ -14,7 +14,9 @@ def status(folder: Folder) -> dict[str, Any]:
     """A JSON object; `running` and `ready` are always there. Raises ClusterError when there is no such cluster."""
     spec = folder.read_spec()
     control_plane_only = spec.slot is None
-    running = bool(find_detached(folder.path)) if control_plane_only else control_plane_nest(folder.path).outer() is not None
+    running = (
+        bool(find_detached(folder.path)) if control_plane_only else control_plane_nest(folder.path).outer() is not None
+    )
     report: dict[str, Any] = {
         "name": spec.name,
         "running": running,
@@ -49,7 +51,9 @@ def render(report: dict[str, Any]) -> str:
     """The report for people: one line per fact."""
     state = "ready" if report["ready"] else "running, not ready" if report["running"] else "not running"
     lines = [f"cluster {report['name']}: {state}"]
-    lines += [f"  node {name:<12}{'Ready' if ready else 'not ready'}" for name, ready in report.get("nodes", {}).items()]
+    lines += [
+        f"  node {name:<12}{'Ready' if ready else 'not ready'}" for name, ready in report.get("nodes", {}).items()
+    ]
     if store := report.get("objectStore"):
         lines.append(f"  object store     {store['url']} (S3, region {store['region']})")
         lines.append(f"                   access key {store['access_key']}, secret key {store['secret_key']}")

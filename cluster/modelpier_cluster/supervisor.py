@@ -1,4 +1,4 @@
-"""Keeps a set of processes running and never outlives its purpose: PID 1 of every nest, and the parent of loopback ones.
+"""Keeps a set of processes running and never outlives its purpose: PID 1 of a nest, and the parent of loopback ones.
 
 What dies is restarted with a growing pause. Orphans are reaped. Children are killed by the kernel when the supervisor
 dies, however it dies. With a control channel (a pipe from whoever started it), end of file means: kill all and leave.
@@ -130,7 +130,9 @@ class Supervisor:
                 life.running.returncode = code  # tells Popen that there is nothing left to wait for
                 life.running = None
                 lived = time.monotonic() - life.started
-                life.pause = FIRST_PAUSE_SECONDS if lived > HEALTHY_SECONDS else min(life.pause * 2, LONGEST_PAUSE_SECONDS)
+                life.pause = (
+                    FIRST_PAUSE_SECONDS if lived > HEALTHY_SECONDS else min(life.pause * 2, LONGEST_PAUSE_SECONDS)
+                )
                 if life.start_at is None:
                     self._note("stopped", name, code)
                 else:
