@@ -24,6 +24,8 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_POD_SET = f"{GROUP}/pod-set"
 """Name of the pod set: on its Deployment, its plan and its pods."""
 LABEL_POD_SET_HASH = f"{GROUP}/pod-set-hash"
+ANNOTATION_REVISION = f"{GROUP}/revision"
+"""On a pod set's Deployment and plan: the ControllerRevision that it serves."""
 LABEL_REVISION_HASH = f"{GROUP}/revision-hash"
 """On ControllerRevisions."""
 

@@ -1,0 +1,70 @@
+"""The pod sets that must exist after this pass, and what becomes of the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelpier_operator import names
+from modelpier_operator.decide import clock
+from modelpier_operator.decide.gather import Facts
+from modelpier_operator.decide.podset import PodSet
+from modelpier_operator.decide.revision import Revision
+from modelpier_operator.decide.rollout import Decision
+from modelpier_server.contract import DRAIN_ACCEPT_SECONDS
+
+
+@dataclass(frozen=True)
+class Goal:
+    name: str
+    hash: str
+    revision: Revision
+    replicas: int
+    live: PodSet
+
+    @property
+    def ready(self) -> int:
+        return len(self.live.ready)
+
+
+def goals(facts: Facts, decision: Decision) -> tuple[Goal, ...]:
+    """Sets that shrink or stay come before the newest one: in a Replace they make the room."""
+    revisions = [r for r in (decision.stable, decision.wanted) if r]
+    unique = {r.name: r for r in revisions}
+    return tuple(_goal(facts, r, decision.replicas[r.name]) for r in unique.values() if r.name in decision.replicas)
+
+
+def _goal(facts: Facts, revision: Revision, replicas: int) -> Goal:
+    if live := facts.serving(revision.name):
+        return Goal(live.name, live.hash, revision, replicas, live)
+    template_hash = names.digest(revision.template)
+    # The revision's number only grows, so a name is never used twice: pods of a deleted set may still be draining.
+    name = names.pod_set_name(facts.name, template_hash, revision.number)
+    return Goal(name, template_hash, revision, replicas, PodSet(name))
+
+
+def selected(decision: Decision, wanted_sets: tuple[Goal, ...]) -> str | None:
+    """The pod set that the Service selects; None: every pod of the ModelDeployment.
+
+    Never a set without a ready pod while another has one, whatever else is true: an answer from a revision that is not
+    promoted yet is better than none.
+    """
+    primary = decision.stable or decision.wanted
+    chosen = next((g for g in wanted_sets if g.revision.name == primary.name), None)
+    if decision.everyone or chosen is None:
+        return None
+    if not chosen.ready and any(g.ready for g in wanted_sets):
+        return None
+    return chosen.name
+
+
+def drain_left(decision: Decision, now: datetime) -> float:
+    """Seconds until the sets that lost the production weight may go: endpoints take time to propagate."""
+    promoted = decision.stable.memory.promoted if decision.stable else None
+    return max(0.0, DRAIN_ACCEPT_SECONDS - clock.elapsed(promoted, now)) if promoted else 0.0
+
+
+def retired(facts: Facts, wanted_sets: tuple[Goal, ...]) -> tuple[PodSet, ...]:
+    """Live sets that nothing needs any more."""
+    needed = {g.name for g in wanted_sets}
+    return tuple(s for s in facts.pod_sets if s.name not in needed)

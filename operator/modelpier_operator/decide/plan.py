@@ -1,0 +1,131 @@
+"""Serving plans: what the servers of a pod set must hold, as signed bytes with a growing generation.
+
+A plan's identity is (uid of the ModelDeployment, generation); the generation follows a hybrid clock, so that it grows
+even when the ConfigMap was deleted and made again (docs/adr/0001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+
+from modelpier_operator.decide.facts import PlanPush
+from modelpier_operator.decide.podset import Pod, PodSet
+from modelpier_operator.decide.revision import Revision
+from modelpier_operator.settings import PlanKeys
+from modelpier_server import contract
+
+_SIGNATURES_KEPT = 4096
+LOADED = (contract.ModelState.LOADED, contract.ModelState.READY)
+
+
+@dataclass(frozen=True)
+class SignedPlan:
+    generation: int
+    raw: bytes
+    signature: str
+
+
+def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys: PlanKeys, now: datetime) -> SignedPlan:
+    """The plan of a pod set; the live one, byte for byte, while what it says is still right.
+
+    `identity`: uid and name of the ModelDeployment.
+    """
+    live = _live(pod_set)
+    plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),))
+    raw = plan.encode()
+    if not live or raw.decode() != _text(pod_set, contract.PLAN_KEY):
+        plan = replace(plan, generation=_next(live, pod_set.pods, now))
+        raw = plan.encode()
+    return SignedPlan(plan.generation, raw, _signature(raw, keys.private))
+
+
+def model(revision: Revision, name: str) -> contract.PlannedModel:
+    spec = revision.spec
+    return contract.PlannedModel(
+        name=name,
+        revision=revision.name,
+        version=revision.version,
+        uri=spec.model.uri,
+        digest=revision.digest,
+        credentials=spec.model.credentials_secret,
+        options=_options(revision),
+    )
+
+
+def first_digest(revision: Revision, pod_set: PodSet | None) -> str | None:
+    """The digest to pin: of the oldest pod that has loaded the model."""
+    for pod in pod_set.pods if pod_set else ():
+        report = model_report(pod, revision.name)
+        if report and report.state in LOADED and report.digest:
+            return report.digest
+    return None
+
+
+def model_report(pod: Pod, revision: str) -> contract.ModelReport | None:
+    return next((m for m in pod.report.models if m.revision == revision), None) if pod.report else None
+
+
+def pushes(pod_set: PodSet, plan: SignedPlan) -> tuple[PlanPush, ...]:
+    """For every running server that has not confirmed this plan: a mounted ConfigMap lags by up to a minute."""
+    behind = (p for p in pod_set.pods if p.running and not (p.report and p.report.generation >= plan.generation))
+    return tuple(PlanPush(p.uid, p.ip, plan.raw, plan.signature) for p in behind)
+
+
+def unsettled(pod_set: PodSet, plan: SignedPlan) -> tuple[tuple[str, str], ...]:
+    """(uid, ip) of running pods whose report is still expected to change."""
+    return tuple((p.uid, p.ip) for p in pod_set.pods if p.running and not _settled(p, plan))
+
+
+def _settled(pod: Pod, plan: SignedPlan) -> bool:
+    return pod.ready and bool(pod.report and pod.report.ready and pod.report.generation >= plan.generation)
+
+
+def _options(revision: Revision) -> contract.Options:
+    server = revision.spec.server
+    return contract.Options(
+        providers=providers(revision),
+        instances=server.instances,
+        threads=server.threads,
+        batching=contract.Batching(server.batching.enabled, server.batching.max_rows),
+        limits=contract.Limits(
+            max_queue=server.limits.max_queue,
+            request_timeout=float(server.limits.request_timeout_seconds),
+            max_body_bytes=server.limits.max_body_bytes,
+        ),
+    )
+
+
+def providers(revision: Revision) -> tuple[contract.Provider, ...]:
+    spec = revision.spec
+    if spec.server.execution_providers:
+        return tuple(contract.Provider(p.name, dict(p.options)) for p in spec.server.execution_providers)
+    # Readiness refuses to fall back silently: the server insists on the first one.
+    chosen = ("CUDAExecutionProvider", "CPUExecutionProvider") if spec.resources.gpu else ("CPUExecutionProvider",)
+    return tuple(contract.Provider(name) for name in chosen)
+
+
+def _next(live: int | None, pods: tuple[Pod, ...], now: datetime) -> int:
+    held = max((p.report.generation for p in pods if p.report), default=0)
+    return max((live or 0) + 1, held + 1, int(now.timestamp() * 1000))
+
+
+def _live(pod_set: PodSet) -> int | None:
+    """The generation in the ConfigMap; None when there is none that can be read."""
+    try:
+        return contract.Plan.decode(_text(pod_set, contract.PLAN_KEY)).generation
+    except contract.ContractError:
+        return None
+
+
+def _text(pod_set: PodSet, key: str) -> str:
+    data: Mapping[str, str] = (pod_set.plan or {}).get("data") or {}
+    return data.get(key, "")
+
+
+@lru_cache(_SIGNATURES_KEPT)
+def _signature(raw: bytes, private: bytes) -> str:
+    """Ed25519 is deterministic: what was signed once need not be signed again, whatever stands in the cluster."""
+    return contract.sign(raw, private)

@@ -1,0 +1,269 @@
+"""How one revision follows another: an ordered list of small judges; the first that has an answer decides.
+
+The order is the documentation: nothing rolls at zero replicas; a first revision joins at once; a revision in place is
+kept; one that was given up stays given up; then it is proved, given up, replaced or surged.
+docs/explanation/rollouts.md tells it with pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from modelpier_operator.api.conditions import Reason
+from modelpier_operator.api.v1alpha1 import Rollout, Strategy
+from modelpier_operator.decide import clock, diagnose, placement, replacing
+from modelpier_operator.decide.diagnose import Finding
+from modelpier_operator.decide.facts import Capacity
+from modelpier_operator.decide.gather import Facts
+from modelpier_operator.decide.memory import Failure, Placement
+from modelpier_operator.decide.podset import Pod, PodSet
+from modelpier_operator.decide.revision import Revision
+
+HOPELESS_RESTARTS = 2
+"""Three failures for a reason that repeats itself: the deadline would only prolong the gap of a Replace."""
+
+
+class Phase(StrEnum):
+    """Shown in status.rollout.phase."""
+
+    ASLEEP = "ScaledToZero"
+    FIRST = "First"
+    COMPLETE = "Complete"
+    SURGING = "Surging"
+    REPLACING = "Replacing"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Situation:
+    facts: Facts
+    stable: Revision | None
+    wanted: Revision
+    replicas: int
+    rollout: Rollout
+    attempt: str
+    """Hash of the spec that asks for `wanted`."""
+    capacity: Capacity | None
+    now: datetime
+
+    @property
+    def new(self) -> PodSet:
+        return self.facts.serving(self.wanted.name) or PodSet("")
+
+    @property
+    def old(self) -> PodSet:
+        return (self.facts.serving(self.stable.name) if self.stable else None) or PodSet("")
+
+    @property
+    def proved(self) -> int:
+        """New pods that serve and hold the newest plan."""
+        return len(self.new.ready)
+
+
+@dataclass(frozen=True)
+class Decision:
+    phase: Phase
+    stable: Revision | None
+    wanted: Revision
+    replicas: Mapping[str, int]
+    """By revision name: the pod sets that must exist, and their sizes."""
+    everyone: bool = False
+    """The Service selects all pods of the ModelDeployment, not one set."""
+    wake_after: float | None = None
+
+
+def decide(situation: Situation) -> Decision:
+    answers = (judge(situation) for judge in JUDGES)
+    return next(answer for answer in answers if answer)
+
+
+def asleep(s: Situation) -> Decision | None:
+    """At zero replicas nothing can be proved: the rollout begins with the first replica, its clock too."""
+    if s.replicas:
+        return None
+    wanted = s.wanted if s.wanted == s.stable else s.wanted.remembering(started=None)
+    kept = s.stable or s.wanted
+    return Decision(Phase.ASLEEP, s.stable and kept, wanted, {kept.name: 0})
+
+
+def first(s: Situation) -> Decision | None:
+    """There is nothing to fall back to: its pods join at once, and nobody gives it up."""
+    if s.stable:
+        return None
+    wanted, goals = _started(s), {s.wanted.name: s.replicas}
+    if s.new.ready:
+        wanted = wanted.remembering(promoted=clock.stamp(s.now))
+        return Decision(Phase.FIRST, wanted, wanted, goals)
+    return Decision(Phase.FIRST, None, wanted, goals, wake_after=_left(s, wanted))
+
+
+def settled(s: Situation) -> Decision | None:
+    """The wanted revision carries production already."""
+    if not s.stable or s.stable.name != s.wanted.name:
+        return None
+    return Decision(Phase.COMPLETE, s.wanted, s.wanted.remembering(failure=None), {s.wanted.name: s.replicas})
+
+
+def given_up(s: Situation) -> Decision | None:
+    """Only another spec is another try; the old revision serves at full strength."""
+    if not (s.stable and s.wanted.memory.failure and s.wanted.memory.failure.spec == s.attempt):
+        return None
+    return _fallen_back(s, s.stable, s.wanted)
+
+
+def proved(s: Situation) -> Decision | None:
+    """All its pods are ready: it takes the production weight; the old pods leave once that has spread."""
+    if s.proved < s.replicas or not s.wanted.memory.started:
+        return None
+    wanted = s.wanted.remembering(promoted=clock.stamp(s.now), failure=None)
+    return Decision(Phase.COMPLETE, wanted, wanted, {wanted.name: s.replicas})
+
+
+def hopeless(s: Situation) -> Decision | None:
+    """No progress for too long, or the same failure again and again."""
+    if not (s.stable and s.wanted.memory.started) or s.wanted.memory.failure:
+        return None
+    finding = diagnose.worst(s.new.pods, s.wanted.name)
+    if doomed(s.new.pods, finding):
+        return _give_up(s, s.stable, finding)
+    if _left(s, s.wanted) is None:
+        return _give_up(s, s.stable, finding)
+    return None
+
+
+def moving(s: Situation) -> Decision | None:
+    """Surge or Replace, as the planner chose; Auto changes its mind when the surged pods find no GPU."""
+    if not s.stable:
+        return None
+    wanted = _placed(s, _started(s))
+    chosen = wanted.memory.placement
+    left = _left(s, wanted)
+    if chosen and chosen.chosen is Strategy.REPLACE:
+        old, new = replacing.sizes(_replacing(s, s.stable, chosen))
+        wake = _soonest(left, *(p.overdue_in(s.now) for p in s.facts.pods_beside(s.new.name)))
+        goals = {s.stable.name: old, wanted.name: new}
+        return Decision(Phase.REPLACING, s.stable, wanted, goals, everyone=True, wake_after=wake)
+    goals = {s.stable.name: s.replicas, wanted.name: s.replicas}
+    return Decision(Phase.SURGING, s.stable, wanted, goals, wake_after=_soonest(left, _capacity_left(s)))
+
+
+JUDGES: tuple[Callable[[Situation], Decision | None], ...] = (
+    asleep,
+    first,
+    settled,
+    given_up,
+    proved,
+    hopeless,
+    moving,
+)
+
+
+def doomed(pods: tuple[Pod, ...], finding: Finding) -> bool:
+    """A failure that every retry repeats, seen often enough to be sure."""
+    restarts = max((int(p.container().get("restartCount") or 0) for p in pods), default=0)
+    seen = max(restarts, sum(p.ended for p in pods) - 1)
+    return finding.reason in CERTAIN or (finding.reason in REPEATING and seen >= HOPELESS_RESTARTS)
+
+
+CERTAIN = frozenset({Reason.IMAGE_INVALID})
+REPEATING = frozenset(
+    {
+        Reason.DOWNLOAD_FORBIDDEN,
+        Reason.MODEL_NOT_FOUND,
+        Reason.DIGEST_MISMATCH,
+        Reason.MODEL_INVALID,
+        Reason.PROVIDER_UNAVAILABLE,
+        Reason.DISK_FULL,
+        Reason.OUT_OF_MEMORY,
+        Reason.PLAN_INVALID,
+    }
+)
+
+
+def _started(s: Situation) -> Revision:
+    """Its clock runs, from now if it did not."""
+    if s.wanted.memory.failure:  # of another spec: another try
+        return s.wanted.remembering(started=clock.stamp(s.now), failure=None, placement=None)
+    return s.wanted if s.wanted.memory.started else s.wanted.remembering(started=clock.stamp(s.now))
+
+
+def _placed(s: Situation, wanted: Revision) -> Revision:
+    known, need = wanted.memory.placement, placement.need(wanted.spec, wanted.template)
+    if known is None or known.asked is not s.rollout.strategy:
+        return wanted.remembering(placement=placement.choose(s.rollout.strategy, need, s.replicas, s.capacity))
+    if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and _capacity_left(s) == 0.0:
+        waited = s.rollout.capacity_wait_seconds
+        why = f"New pods beside the old ones found no free {need.resource} for {waited} s."
+        return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, why))
+    return wanted
+
+
+def _replacing(s: Situation, stable: Revision, chosen: Placement) -> replacing.Hold:
+    """What the two sets hold now, in pods."""
+    beside = s.facts.pods_beside(s.new.name)
+    held = sum(p.holds_resources(s.now) for p in beside)
+    return replacing.Hold(
+        replicas=s.replicas,
+        budget=s.replicas + _spare(s, stable, chosen),
+        old=max(held, s.old.replicas),
+        new=sum(bool(p.node) for p in s.new.active),
+        proved=s.proved,
+        cost=_cost(stable, s.wanted),
+    )
+
+
+def _spare(s: Situation, stable: Revision, chosen: Placement) -> int:
+    """Pods beyond `replicas` for which there is room while both revisions run: none unless Auto may look for it."""
+    new = placement.need(s.wanted.spec, s.wanted.template)
+    old = placement.need(stable.spec, stable.template)
+    alike = (new.resource, new.count) == (old.resource, old.count)
+    if chosen.asked is not Strategy.AUTO or s.capacity is None or not new.count or not alike:
+        return 0
+    ours = (*s.new.pods, *s.facts.pods_beside(s.new.name))
+    room = placement.fits(new, s.capacity, ((s.facts.namespace, p.name) for p in ours))
+    return max(0, min(room, 2 * s.replicas) - s.replicas)
+
+
+def _cost(stable: Revision, wanted: Revision) -> int:
+    """Old pods that must go for one new pod to find its GPUs."""
+    old, new = stable.spec.resources, wanted.spec.resources
+    if not old.gpu or old.gpu_resource != new.gpu_resource:
+        return 1
+    return max(1, -(-new.gpu // old.gpu))
+
+
+def _give_up(s: Situation, stable: Revision, finding: Finding) -> Decision:
+    reason = finding.reason if finding.reason.failure else Reason.DEADLINE_EXCEEDED
+    fallback = f"No new pod became ready for {s.rollout.progress_deadline_seconds} s: {finding.message}"
+    message = finding.message if reason is finding.reason else fallback
+    failed = s.wanted.remembering(failure=Failure(reason, message, s.attempt), started=None)
+    return _fallen_back(s, stable, failed)
+
+
+def _fallen_back(s: Situation, stable: Revision, failed: Revision) -> Decision:
+    return Decision(Phase.FAILED, stable, failed, {stable.name: s.replicas, failed.name: 0})
+
+
+def _left(s: Situation, wanted: Revision) -> float | None:
+    """Seconds until the rollout is given up for want of progress; None: that time is over."""
+    progress = clock.later(wanted.memory.started, *(_became_ready(p) for p in s.new.pods))
+    left = s.rollout.progress_deadline_seconds - clock.elapsed(progress, s.now)
+    return left if left > 0 else None
+
+
+def _became_ready(pod: Pod) -> str | None:
+    return pod.condition("Ready").get("lastTransitionTime") if pod.ready else None
+
+
+def _capacity_left(s: Situation) -> float | None:
+    """Seconds until Auto has waited long enough for GPUs; 0: it has; None: no new pod waits for any."""
+    since = [diagnose.waits_for_gpu_since(p) for p in s.new.active]
+    waits = [clock.elapsed(moment, s.now) for moment in since if moment]
+    return max(0.0, s.rollout.capacity_wait_seconds - max(waits)) if waits else None
+
+
+def _soonest(*times: float | None) -> float | None:
+    return min((t for t in times if t), default=None)

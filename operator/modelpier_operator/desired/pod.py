@@ -1,0 +1,79 @@
+"""The pod template of a revision: rendered once, frozen in the ControllerRevision, never rendered again.
+
+It holds everything but what names its pod set (`desired.workload` adds that), so that its hash says whether two
+revisions could live in the same pods. It follows the `restricted` Pod Security Standard:
+https://kubernetes.io/docs/concepts/security/pod-security-standards/
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelpier_operator import names
+from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
+from modelpier_operator.decide import intent
+from modelpier_operator.decide.facts import Manifest
+from modelpier_operator.desired import merge, serviceaccount
+from modelpier_operator.desired.container import container
+from modelpier_operator.desired.metadata import all_pods, labels
+from modelpier_operator.desired.volumes import volumes
+from modelpier_operator.settings import PlanKeys, Settings
+from modelpier_server import contract
+
+USER = 65532
+"""`nonroot` of the images."""
+_EXIT_SECONDS = 5
+GRACE_SECONDS = int(contract.DRAIN_ACCEPT_SECONDS + contract.DRAIN_LIMIT_SECONDS) + _EXIT_SECONDS
+
+
+def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> dict[str, Any]:
+    """Canonical: equal wishes give equal templates, and the API server changes nothing in them."""
+    rendered: dict[str, Any] = {
+        "metadata": {"labels": labels(md)},
+        "spec": _spec(md, spec, settings, keys),
+    }
+    if settings.allow_pod_overrides and spec.resources.pod_template:
+        rendered = merge.merged(rendered, spec.resources.pod_template)
+        rendered["metadata"] = merge.merged(rendered["metadata"], {"labels": labels(md)})
+    return merge.canonical(rendered)
+
+
+def _spec(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> dict[str, Any]:
+    resources, server = spec.resources, spec.server
+    secrets = dict.fromkeys((*settings.image_pull_secrets, *server.image_pull_secrets))
+    image = intent.server_image(spec, settings)
+    return {
+        "containers": [container(md, spec, image, settings, keys)],
+        "volumes": volumes(spec, settings),
+        "serviceAccountName": server.service_account_name or serviceaccount.name(md),
+        # An account of the user's own is there for workload identity, which is a matter of its token.
+        "automountServiceAccountToken": None if server.service_account_name else False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "imagePullSecrets": [{"name": name} for name in secrets],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": dict(resources.node_selector),
+        "tolerations": [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in resources.tolerations],
+        "priorityClassName": resources.priority_class_name,
+        "runtimeClassName": resources.runtime_class_name,
+        "topologySpreadConstraints": [
+            _spread(md, key) for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+        ],
+    }
+
+
+def _spread(md: Manifest, key: str) -> dict[str, Any]:
+    """Within a pod set: the pods of a set that is about to go must not push new ones aside."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": all_pods(md)},
+        "matchLabelKeys": [names.LABEL_POD_SET],
+    }

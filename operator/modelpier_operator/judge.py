@@ -1,0 +1,184 @@
+"""One pass, pure: what was observed in, everything that is wanted out. `reconcile` calls it and carries it out.
+
+gather -> which revision is wanted -> how the rollout goes on -> manifests -> status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from modelpier_operator import names
+from modelpier_operator.api.conditions import Reason
+from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
+from modelpier_operator.decide import gather, goals, intent, plan, revision, rollout
+from modelpier_operator.decide.diagnose import Finding
+from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Ref
+from modelpier_operator.decide.gather import Facts
+from modelpier_operator.decide.goals import Goal
+from modelpier_operator.decide.memory import Memory
+from modelpier_operator.decide.revision import Revision
+from modelpier_operator.decide.rollout import Decision, Situation
+from modelpier_operator.decide.verdict import View
+from modelpier_operator.desired import pod
+from modelpier_operator.desired.children import Wish, children
+from modelpier_operator.settings import PlanKeys, Settings
+from modelpier_operator.status import status
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the spec asks for, as far as it can be followed."""
+
+    wanted: Revision
+    revisions: tuple[Revision, ...]
+    """All, with `wanted` among them."""
+    replicas: int
+    rollout: Rollout
+    attempt: str
+    refusal: Finding | None = None
+
+
+def judge(observed: Observed, settings: Settings, keys: PlanKeys, now: datetime) -> Outcome:
+    """Equal arguments give equal outcomes; an outcome that was carried out asks for nothing more."""
+    facts = gather.gather(observed)
+    if observed.md["metadata"].get("deletionTimestamp"):
+        return Outcome((), (), observed.md.get("status") or {})  # the garbage collector does the rest
+    asked = _ask(facts, settings, keys)
+    if isinstance(asked, Finding):
+        return Outcome((), (), status(View(observed, facts, now, refusal=asked), settings))
+    return _carry_out(observed, asked, _situation(observed, facts, asked, now), settings, keys)
+
+
+# ------------------------------------------------------------------------------------------------ what is wanted
+def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
+    """A Finding where nothing can be followed, and nothing is there that could be kept."""
+    raw = facts.md["spec"]
+    try:
+        spec = intent.parsed(raw)
+    except ValidationError as error:
+        return _kept(facts, Finding(Reason.SPEC_INVALID, _first_error(error)))
+    stable = revision.stable(facts.revisions)
+    taken = intent.snapshot(spec)
+    if spec.resources.pod_template and not settings.allow_pod_overrides and not (stable and stable.hash == taken[0]):
+        return _kept(facts, Finding(Reason.POD_OVERRIDES_FORBIDDEN, Reason.POD_OVERRIDES_FORBIDDEN.remedy))
+    wanted = _wanted(facts, spec, taken, settings, keys)
+    others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
+    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout, intent.attempt(raw))
+
+
+def _wanted(
+    facts: Facts, spec: ModelDeploymentSpec, taken: tuple[str, Manifest], settings: Settings, keys: PlanKeys
+) -> Revision:
+    """The revision of this intent: the newest there is, or a new one with the pods that would be made now."""
+    wanted_hash, snapshot = taken
+    highest = max((r.number for r in facts.revisions), default=0)
+    known = revision.of_intent(facts.revisions, wanted_hash)
+    image = intent.server_image(spec, settings)
+    if known and (spec.server.runtime_upgrade is RuntimeUpgrade.MANUAL or known.image == image):
+        return revision.wanted_again(_pinned(facts, known), highest)
+    return Revision(
+        name=names.revision_name(facts.name, names.digest([wanted_hash, image]) if known else wanted_hash),
+        number=highest + 1,
+        hash=wanted_hash,
+        snapshot=snapshot,
+        template=pod.template(facts.md, spec, settings, keys),
+        # Another runtime of the same model: it must serve the same bytes.
+        memory=Memory(digest=known.memory.digest if known else None),
+    )
+
+
+def _pinned(facts: Facts, known: Revision) -> Revision:
+    if known.digest:
+        return known
+    return known.remembering(digest=plan.first_digest(known, facts.serving(known.name)))
+
+
+def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
+    """The spec cannot be followed: what serves goes on serving."""
+    kept = revision.stable(facts.revisions) or revision.newest(facts.revisions)
+    replicas = facts.md["spec"].get("replicas")
+    if kept is None:
+        return refusal
+    live = facts.serving(kept.name)
+    wanted = live.replicas if live and not isinstance(replicas, int) else int(replicas or 0)
+    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), "", refusal)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+# ------------------------------------------------------------------------------------------------ what follows
+def _situation(observed: Observed, facts: Facts, asked: Ask, now: datetime) -> Situation:
+    return Situation(
+        facts=facts,
+        stable=revision.stable(asked.revisions),
+        wanted=asked.wanted,
+        replicas=asked.replicas,
+        rollout=asked.rollout,
+        attempt=asked.attempt,
+        capacity=observed.capacity,
+        now=now,
+    )
+
+
+def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings, keys: PlanKeys) -> Outcome:
+    facts, decision = s.facts, rollout.decide(s)
+    sets = goals.goals(facts, decision)
+    plans = {g.name: plan.signed(g.revision, g.live, (facts.uid, facts.name), keys, s.now) for g in sets}
+    selected = goals.selected(decision, sets)
+    wish = Wish(
+        md=facts.md,
+        revisions=_history(asked, decision),
+        goals=sets,
+        plans=plans,
+        selected=selected,
+        replicas=asked.replicas,
+        progress_deadline=asked.rollout.progress_deadline_seconds,
+    )
+    wanted = children(wish, settings)
+    draining, wait = _draining(facts, sets, decision, s.now)
+    view = View(observed, facts, s.now, decision, sets, selected, asked.replicas, asked.refusal)
+    return Outcome(
+        children=wanted,
+        delete=_surplus(facts, wanted, draining),
+        status=status(view, settings),
+        pushes=tuple(push for g in sets for push in plan.pushes(g.live, plans[g.name])),
+        follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name])),
+        requeue_after=min((t for t in (decision.wake_after, wait) if t), default=None),
+    )
+
+
+def _history(asked: Ask, decision: Decision) -> tuple[Revision, ...]:
+    """What is remembered after this pass, in the order of numbers."""
+    changed = {r.name: r for r in (decision.stable, decision.wanted) if r}
+    gone = {r.name for r in revision.forgotten(asked.revisions, changed, asked.rollout.revision_history_limit)}
+    kept = (changed.get(r.name, r) for r in asked.revisions if r.name not in gone)
+    return tuple(sorted(kept, key=lambda r: r.number))
+
+
+def _draining(facts: Facts, sets: tuple[Goal, ...], decision: Decision, now: datetime) -> tuple[set[str], float | None]:
+    """Pod sets that lost the production weight a moment ago and stay until that has spread, and for how long."""
+    left = goals.drain_left(decision, now)
+    staying = {s.name for s in goals.retired(facts, sets) if s.active} if left else set()
+    return staying, left if staying else None
+
+
+def _surplus(facts: Facts, wanted: tuple[Manifest, ...], draining: set[str]) -> tuple[Ref, ...]:
+    """Owned objects that must go, Deployments first: their pods drain while the rest is cleaned up."""
+    needed = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+    surplus = [child for key, child in facts.owned.items() if key not in needed and not _stays(child, draining)]
+    return tuple(
+        gather.ref(c) for c in sorted(surplus, key=lambda c: (c["kind"] != "Deployment", c["metadata"]["name"]))
+    )
+
+
+def _stays(child: Manifest, draining: set[str]) -> bool:
+    metadata = child["metadata"]
+    return (
+        bool(metadata.get("deletionTimestamp")) or (metadata.get("labels") or {}).get(names.LABEL_POD_SET) in draining
+    )
