@@ -78,4 +78,59 @@ cluster-down: ## remove it without a trace
 cluster-status: ## what runs and where it answers
 	$(CLUSTERCTL) status --name $(CLUSTER)
 cluster-env: ## lines for eval: KUBECONFIG, kubectl, registry, object storage
-	@$(CLUSTERCTL) kubeconfig env --name $(CLUSTER)
+	@$(CLUSTERCTL) env --name $(CLUSTER)
+
+# ------------------------------------------------------------------------------------------------- images and chart
+# With KUBECONFIG set these work on that cluster, and REGISTRY says where its nodes pull from; else on the local one.
+REGISTRY ?=
+# Named by content: a tag never changes what it means, and an unchanged image is neither built nor pulled again.
+TAG = $(shell cat requirements/*.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
+NAMESPACE ?= modelpier-system
+HELM_ARGS ?=
+USE_CLUSTER = if [ -n "$(LOCAL)" ]; then eval "$$($(CLUSTERCTL) env --name $(CLUSTER))"; fi
+BUILD_WITH := $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 && echo docker || echo buildah)
+
+.PHONY: images images-gpu install uninstall generate
+images: ## build the images and put them where the cluster's nodes pull from
+	@if [ -n "$(LOCAL)" ]; then
+	  $(CLUSTERCTL) image build . modelpier-operator:$(TAG) --file operator/Dockerfile
+	  $(CLUSTERCTL) image build . modelpier-server:$(TAG) --file model_server/Dockerfile --target cpu
+	  for image in operator server; do $(CLUSTERCTL) load --name $(CLUSTER) modelpier-$$image:$(TAG); done
+	else
+	  [ -n "$(REGISTRY)" ] || { echo "KUBECONFIG is set: say where its nodes pull from, as in 'make images REGISTRY=registry.example.com/models'" >&2; exit 1; }
+	  $(BUILD_WITH) build -f operator/Dockerfile -t $(REGISTRY)/modelpier-operator:$(TAG) .
+	  $(BUILD_WITH) build -f model_server/Dockerfile --target cpu -t $(REGISTRY)/modelpier-server:$(TAG) .
+	  for image in operator server; do $(BUILD_WITH) push $(REGISTRY)/modelpier-$$image:$(TAG); done
+	fi
+images-gpu: ## the GPU server's image, too (about 2 GB of CUDA libraries on its usual base)
+	@if [ -n "$(LOCAL)" ]; then
+	  $(CLUSTERCTL) image build . modelpier-server-gpu:$(TAG) --file model_server/Dockerfile --target gpu
+	  $(CLUSTERCTL) load --name $(CLUSTER) modelpier-server-gpu:$(TAG)
+	else
+	  $(BUILD_WITH) build -f model_server/Dockerfile --target gpu -t $(REGISTRY)/modelpier-server-gpu:$(TAG) .
+	  $(BUILD_WITH) push $(REGISTRY)/modelpier-server-gpu:$(TAG)
+	fi
+# On the local cluster GPUs are pretended: pods that ask for one run the CPU server's image there.
+install: ## helm upgrade --install the chart into the current cluster
+	@$(USE_CLUSTER)
+	$${MODELPIER_HELM:-helm} upgrade --install modelpier charts/modelpier --namespace $(NAMESPACE) --create-namespace --wait --timeout 5m \
+	  --set image.registry=$${MODELPIER_REGISTRY:-$(REGISTRY)} --set operator.image.tag=$(TAG) --set server.image.tag=$(TAG) \
+	  --set server.gpuImage.repository=$(if $(LOCAL),modelpier-server,modelpier-server-gpu) --set server.gpuImage.tag=$(TAG) $(HELM_ARGS)
+uninstall: ## helm uninstall; ModelDeployments and their CRD stay
+	@$(USE_CLUSTER)
+	$${MODELPIER_HELM:-helm} uninstall modelpier --namespace $(NAMESPACE) --wait
+generate: venv ## write everything that is generated: CRD, reference pages
+	$(BIN)/python -m modelpier_operator.api.generate
+
+# ------------------------------------------------------------------------------------------------- the main job
+.PHONY: demo
+demo: venv ## a real model on a real Kubernetes: served, called, and version 2 rolled in under load
+	@if [ -n "$(LOCAL)" ]; then $(MAKE) --no-print-directory cluster-up; fi
+	@$(MAKE) --no-print-directory images install
+	@$(USE_CLUSTER)
+	$(BIN)/python examples/digits/demo.py
+
+# ------------------------------------------------------------------------------------------------- measurements
+.PHONY: bench-operator
+bench-operator: venv ## ours and a Go controller of the same job, side by side on a real API server
+	$(BIN)/python -m bench.operator $(ARGS)

@@ -22,7 +22,7 @@ from modelpier_cluster.privilege import CLUSTER_PROGRAMS, IMAGE_PROGRAMS, become
 from modelpier_cluster.progress import Progress, wait_for
 from modelpier_cluster.registry import Registry, split
 from modelpier_cluster.spec import ClusterSpec, Options, cluster_folder
-from modelpier_cluster.status import render, status
+from modelpier_cluster.status import environment, render, status
 
 Arguments = argparse.Namespace
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("exec", _exec, "run a command inside a node (n1, n2, ...) or the control plane (cp)")
     sub.add_argument("where")
     sub.add_argument("command", nargs=argparse.REMAINDER)
+    verb("env", _env, "print lines for eval: kubeconfig, kubectl, helm, registry, object store")
     sub = verb("load", _load, "put an image (of `image build`, or an archive) into the registry; prints its reference")
     sub.add_argument("image", help="NAME[:TAG] in the store of `image build`, or the path of a docker or OCI archive")
     sub.add_argument("--as", dest="reference", metavar="NAME:TAG", help="under another name")
@@ -154,6 +155,11 @@ def _status(arguments: Arguments) -> None:
     print(json.dumps(report, indent=1) if arguments.output == "json" else render(report))
     if not report["ready"]:
         sys.exit(1)
+
+
+def _env(arguments: Arguments) -> None:
+    for name, value in environment(status(cluster_folder(arguments.name))).items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def _kubeconfig(arguments: Arguments) -> None:

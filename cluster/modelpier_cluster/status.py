@@ -61,3 +61,21 @@ def render(report: dict[str, Any]) -> str:
     labels |= {"auditLog": "audit log", "logs": "logs", "programs": "programs"}
     lines += [f"  {label:<17}{report[key]}" for key, label in labels.items() if key in report]
     return "\n".join(lines)
+
+
+def environment(report: dict[str, Any]) -> dict[str, str]:
+    """Variables with which the project's other commands find this cluster."""
+    programs = report["programs"]
+    variables = {
+        "KUBECONFIG": report["kubeconfig"],
+        "MODELPIER_KUBECTL": f"{programs}/kubectl",
+        "MODELPIER_HELM": f"{programs}/helm",
+    }
+    if store := report.get("objectStore"):
+        variables |= {
+            "MODELPIER_REGISTRY": report["registry"],
+            "MODELPIER_S3_ENDPOINT": store["url"],
+            "MODELPIER_S3_ACCESS_KEY": store["access_key"],
+            "MODELPIER_S3_SECRET_KEY": store["secret_key"],
+        }
+    return variables
