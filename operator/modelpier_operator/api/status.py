@@ -6,7 +6,7 @@ against them, for the API server silently drops fields that a schema does not kn
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -17,10 +17,7 @@ Generation = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str, Field(max_length=32768)]
 Word = Annotated[str, Field(max_length=1024)]
 Duration = Annotated[float, Field(ge=0)]
-
-
-def _keyed(key: str) -> dict[str, object]:
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+_BY_TYPE: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 
 
 class Condition(Section):
@@ -49,6 +46,8 @@ class RevisionStatus(Section):
     """Its label in URLs."""
     digest: Word | None = None
     """Content of its model, once known."""
+    pod_set: Word | None = None
+    """Name of the Deployment whose pods hold it."""
     weight: Annotated[int | None, Field(ge=0, le=100)] = None
     """Percent of production traffic."""
     replicas: Count | None = None
@@ -56,7 +55,7 @@ class RevisionStatus(Section):
     ready_replicas: Count | None = None
     """Pods that can serve it."""
     phase: Word | None = None
-    """Where it is in its life."""
+    """Serving, Ready (waits for traffic), Starting, Stopped, ScaledToZero or Failed."""
     reason: Word | None = None
     """Why, one of the reasons of conditions."""
     message: Text | None = None
@@ -106,10 +105,10 @@ class ModelDeploymentStatus(Section):
     """Those of them that are ready."""
     selector: Annotated[str | None, Field(max_length=4096)] = None
     """Label selector of the pods that take production traffic, for autoscalers."""
-    conditions: Annotated[list[Condition] | None, Field(max_length=32, json_schema_extra=_keyed("type"))] = None
+    conditions: Annotated[list[Condition] | None, Field(max_length=32, json_schema_extra=_BY_TYPE)] = None
     """Its state: see the reference of conditions."""
-    revisions: Annotated[list[RevisionStatus] | None, Field(max_length=128, json_schema_extra=_keyed("name"))] = None
-    """The revisions that exist, newest first."""
+    revisions: Annotated[list[RevisionStatus] | None, Field(max_length=128)] = None
+    """The revisions that have pods, or are meant to."""
     rollout: RolloutStatus | None = None
     """The latest rollout."""
     timings: Timings | None = None
