@@ -1,9 +1,10 @@
-"""Every exception that the server raises on purpose; one table (`status`) turns them into HTTP answers at the transport's edge.
+"""Every exception that the server raises on purpose; `status` turns them into HTTP answers at the transport's edge.
 
     ModelpierError
-    ├── ServerError                 a request that gets no answer; `status` is the HTTP status, str() the text of `{"error": ...}`
+    ├── ServerError                 a request that gets no answer; `status` of HTTP, str() the text of `{"error": ...}`
     │   ├── InvalidRequest    400   the text names the field and the remedy
     │   ├── NotFound          404   model, version or path
+    │   ├── MethodNotAllowed  405   the path exists, for `allowed` methods
     │   ├── PayloadTooLarge   413   also counts inflated bytes
     │   ├── UnsupportedMedia  415   a content encoding that is not read here
     │   ├── QueueFull         429   `retry_after` seconds
@@ -11,9 +12,9 @@
     │   ├── InferenceFailed   500   the model failed on valid input
     │   ├── Unavailable       503   not loaded yet, draining; `retry_after` seconds
     │   └── DeadlineExceeded  504   `request_timeout` passed before the answer was there
-    └── ModelError                  keeps a model from being served; `reason` is one of the contract's closed set
+    └── ModelError                  keeps a model from being served; `reason` is of the contract's closed set
 
-Raised by protocol, runtime, scheduler, lifecycle and repository; caught by transport (ServerError) and lifecycle (ModelError).
+Raised by all layers; caught by transport (ServerError) and lifecycle (ModelError).
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ class InvalidRequest(ServerError):
 
 class NotFound(ServerError):
     status = 404
+
+
+class MethodNotAllowed(ServerError):
+    status = 405
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"method not allowed here; allowed: {allowed}")
+        self.allowed = allowed
 
 
 class PayloadTooLarge(ServerError):

@@ -1,7 +1,7 @@
 """A request and an answer as handlers see them.
 
-Here, and not in `transport`, because the admin handlers of `lifecycle` take and return them too and lie below the transport.
-`transport` makes the requests and writes the answers.
+Here, and not in `transport`, because the admin handlers of `lifecycle` take and return them too and lie below the
+transport. `transport` makes the requests and writes the answers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import orjson
 
-from modelpier_server.errors import ServerError
+from modelpier_server.errors import MethodNotAllowed, ServerError
 
 Body: TypeAlias = bytes | bytearray | memoryview
 JSON_TYPE = "application/json"
@@ -51,8 +51,10 @@ class Response:
 
     @classmethod
     def of_error(cls, error: ServerError) -> Response:
-        """`{"error": "..."}` as the Open Inference Protocol says, with Retry-After where another try makes sense."""
+        """`{"error": "..."}` as the Open Inference Protocol says, with Retry-After or Allow where they belong."""
         headers = {"content-type": JSON_TYPE}
         if error.retry_after is not None:
             headers["retry-after"] = str(max(1, round(error.retry_after)))
+        if isinstance(error, MethodNotAllowed):
+            headers["allow"] = error.allowed
         return cls(error.status, headers, orjson.dumps({"error": str(error)}))

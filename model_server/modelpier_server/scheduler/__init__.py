@@ -1,0 +1,6 @@
+"""Requests to runs: queues, batches, runner threads."""
+
+from modelpier_server.scheduler.servable import Servable
+from modelpier_server.scheduler.work import FutureWork, Work
+
+__all__ = ["FutureWork", "Servable", "Work"]

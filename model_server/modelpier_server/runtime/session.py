@@ -1,0 +1,42 @@
+"""What the scheduler runs: a loaded model.
+
+A Protocol, because models run in this process (`onnx.OrtSession`) or, behind the same face, in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from modelpier_server.contract import TensorSpec
+from modelpier_server.runtime.tensors import Axes
+
+
+class Session(Protocol):
+    """A loaded model. `run` may be called by several threads at once."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def axes(self) -> Mapping[str, Axes]:
+        """Sizes and symbols of every input and output by name."""
+
+    @property
+    def provider(self) -> str:
+        """The first execution provider, which the model really runs on."""
+
+    @property
+    def instances(self) -> int:
+        """How many runs at once make sense."""
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Blocking. Raises InvalidRequest when the model refuses the values, InferenceFailed when it fails."""
+
+    def close(self) -> None:
+        """Gives the memory back; no run may be under way."""

@@ -1,0 +1,108 @@
+"""One run for several requests: put together, run, taken apart.
+
+Called on the event loop for very short models and on runner threads for others; touches nothing but what it is handed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ServerError
+from modelpier_server.runtime.session import Session
+from modelpier_server.scheduler.work import Arrays, Work
+
+_clock = time.perf_counter_ns
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Works that share a run. `inputs` are kept apart from the works, which let go of theirs early."""
+
+    works: list[Work]
+    inputs: list[dict[str, npt.NDArray[Any]]]
+    outputs: tuple[str, ...]
+    elements: int
+    started: int
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """A result per work, in order, and nanoseconds of the run."""
+
+    results: Sequence[Arrays | ServerError]
+    runs: int = 1
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+def execute(session: Session, batch: Batch) -> Outcome:
+    """Runs a batch. A batch that fails is run again one by one, so that only the request that is to blame fails."""
+    if len(batch.works) == 1:
+        return _alone(session, batch)
+    start = _clock()
+    first = batch.inputs[0]
+    feeds = {name: np.concatenate([inputs[name] for inputs in batch.inputs]) for name in first}
+    ready = _clock()
+    try:
+        arrays = session.run(feeds, batch.outputs)
+        done = _clock()
+        results = _split(arrays, batch)
+    except ServerError:
+        return _one_by_one(session, batch, ready - start)
+    return Outcome(results, 1, ready - start, done - ready, _clock() - done)
+
+
+def _alone(session: Session, batch: Batch) -> Outcome:
+    start = _clock()
+    result = _result(session, batch.inputs[0], batch.outputs)
+    return Outcome([result], 1, 0, _clock() - start, 0)
+
+
+def _one_by_one(session: Session, batch: Batch, input_ns: int) -> Outcome:
+    start = _clock()
+    results = [_result(session, inputs, batch.outputs) for inputs in batch.inputs]
+    return Outcome(results, len(results), input_ns, _clock() - start, 0)
+
+
+def _result(session: Session, inputs: dict[str, npt.NDArray[Any]], outputs: Sequence[str]) -> Arrays | ServerError:
+    try:
+        return session.run(inputs, outputs)
+    except InferenceFailed as error:
+        return _blame(session, inputs) or error
+    except ServerError as error:
+        return error
+
+
+def _split(arrays: Arrays, batch: Batch) -> list[Arrays]:
+    """Rows of the outputs back to the requests. Raises InferenceFailed where an output has not one row per row."""
+    total = sum(work.rows for work in batch.works)
+    for name, array in zip(batch.outputs, arrays, strict=True):
+        if not array.ndim or array.shape[0] != total:
+            raise InferenceFailed(f"output '{name}' has the shape {list(array.shape)} for {total} rows")
+    results, start = [], 0
+    for work in batch.works:
+        end = start + work.rows
+        results.append([array[start:end] for array in arrays])
+        start = end
+    return results
+
+
+def _blame(session: Session, inputs: dict[str, npt.NDArray[Any]]) -> InvalidRequest | None:
+    """The caller's own mistake behind a failure: inputs that disagree on a size for which the model has one symbol."""
+    seen: dict[str, tuple[str, int]] = {}
+    for name, array in inputs.items():
+        for axis, size in zip(session.axes[name], array.shape, strict=True):
+            if isinstance(axis, str):
+                other, expected = seen.setdefault(axis, (name, size))
+                if size != expected:
+                    return InvalidRequest(
+                        f"inputs: '{axis}' is {expected} for '{other}' and {size} for '{name}'; it must be the same"
+                    )
+    return None

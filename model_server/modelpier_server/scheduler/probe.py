@@ -1,0 +1,194 @@
+"""What a model does with batches, found out by running it before it serves.
+
+Batching must be right before it is fast. A graph may say that its first axis is a batch and still mix rows (a
+cumulative sum, a normalisation over the batch): only a comparison of batched with single runs shows it. And on CPUs
+many models gain nothing from batches, or lose: the best number of rows is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelpier_server.contract import Batching, TensorSpec
+from modelpier_server.errors import ServerError
+from modelpier_server.protocol.datatypes import DATATYPES, FLOATS
+from modelpier_server.runtime.session import Session
+
+SIZES = (8, 1, 16, 64, 224)
+"""Tried for variable sizes other than the rows, until a run succeeds."""
+ROWS_COMPARED = 3
+SHARE = 0.9
+"""The fewest rows that reach this share of the best throughput are chosen: more would only add latency."""
+RUN_LIMIT = 0.25
+"""Seconds: no more rows are tried once a run takes longer."""
+ELEMENTS_LIMIT = 1 << 24
+"""Elements of one input: no more rows are tried beyond."""
+
+Feeds = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Finding:
+    """What a probe found."""
+
+    max_rows: int
+    """Rows that one run may hold; 0: requests never share a run."""
+    why: str
+    costs: list[tuple[int, float]] = field(default_factory=list)
+    """(input elements, seconds) of the runs."""
+
+
+def probe(session: Session, wanted: Batching) -> Finding:
+    """Blocking; takes up to some seconds. Raises nothing: a model that refuses every synthetic input may like real
+    ones.
+    """
+    random = np.random.default_rng(0)
+    size, error = _fitting_size(session, random)
+    if size is None:
+        return Finding(0, f"off: no synthetic input could be run: {error}")
+    finding = Finding(0, "")
+    one_row = _measure(session, make_feeds(session, 1, size, random), finding)
+    finding.why = _verdict(session, wanted, size, random)
+    if not finding.why:
+        _choose_rows(session, wanted.max_rows, size, one_row, finding)
+    return finding
+
+
+def _fitting_size(session: Session, random: np.random.Generator) -> tuple[int | None, str]:
+    error = ""
+    for size in SIZES:
+        try:
+            session.run(make_feeds(session, 1, size, random), _outputs(session))
+        except ServerError as failure:
+            error = error or str(failure)
+        else:
+            return size, ""
+    return None, error
+
+
+def _verdict(session: Session, wanted: Batching, size: int, random: np.random.Generator) -> str:
+    """Why requests must not share a run; empty if they may."""
+    if not wanted.enabled:
+        return "off: by configuration"
+    if reason := axis_objection(session):
+        return f"off: {reason}"
+    try:
+        return _disagreement(session, size, random)
+    except ServerError as error:
+        return f"off: a batch of {ROWS_COMPARED} rows fails: {error}"
+
+
+def axis_objection(session: Session) -> str:
+    """Why the first axis cannot be the batch: all inputs and outputs must share a variable one. Unnamed sizes may be
+    the same.
+    """
+    symbols = set()
+    for spec in (*session.inputs, *session.outputs):
+        axes = session.axes[spec.name]
+        if not axes:
+            return f"'{spec.name}' has no axes"
+        if isinstance(axes[0], int):
+            return f"the first size of '{spec.name}' is fixed"
+        symbols.add(axes[0])
+    symbols.discard(None)
+    symbols.discard("")
+    return f"the first sizes have different names: {', '.join(sorted(map(str, symbols)))}" if len(symbols) > 1 else ""
+
+
+def _disagreement(session: Session, size: int, random: np.random.Generator) -> str:
+    feeds = make_feeds(session, ROWS_COMPARED, size, random)
+    batched = session.run(feeds, _outputs(session))
+    for row in range(ROWS_COMPARED):
+        single = session.run({name: array[row : row + 1] for name, array in feeds.items()}, _outputs(session))
+        for spec, together, alone in zip(session.outputs, batched, single, strict=True):
+            if together.shape[:1] != (ROWS_COMPARED,) or alone.shape[:1] != (1,):
+                return f"off: output '{spec.name}' has not one row per row of input"
+            if not _same(spec, together[row : row + 1], alone):
+                return f"off: output '{spec.name}' of a row depends on the other rows"
+    return ""
+
+
+def _same(spec: TensorSpec, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+    if left.shape != right.shape:
+        return False
+    if spec.datatype not in FLOATS:
+        return bool(np.array_equal(left, right))
+    # Other kernels are chosen for other sizes: sums in another order differ in their last digits.
+    relative = 2e-2 if spec.datatype in {"FP16", "BF16"} else 1e-3
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=0.0))
+    return bool(np.allclose(a, b, rtol=relative, atol=relative * 1e-2 * scale + 1e-9, equal_nan=True))
+
+
+def _choose_rows(session: Session, limit: int, size: int, one_row: float, finding: Finding) -> None:
+    random = np.random.default_rng(1)
+    rates = {1: 1 / one_row}
+    rows = 2
+    while rows <= limit:
+        feeds = make_feeds(session, rows, size, random)
+        if max(array.size for array in feeds.values()) > ELEMENTS_LIMIT:
+            break
+        try:
+            seconds = _measure(session, feeds, finding)
+        except ServerError:
+            break
+        rates[rows] = rows / seconds
+        if seconds > RUN_LIMIT:
+            break
+        rows = limit if rows < limit < 2 * rows else 2 * rows
+    best = max(rates.values())
+    chosen = min(rows for rows, rate in rates.items() if rate >= SHARE * best)
+    if chosen > 1:
+        finding.max_rows = chosen
+        finding.why = (
+            f"on: up to {chosen} rows, {rates[chosen] / rates[1]:.1f} times the rows per second of single ones"
+        )
+    else:
+        finding.why = "off: batches bring no more rows per second than single runs"
+
+
+def _measure(session: Session, feeds: Feeds, finding: Finding) -> float:
+    """Seconds of the shortest of a few runs after a first one, which may still allocate."""
+    outputs, shortest = _outputs(session), float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        session.run(feeds, outputs)
+        shortest = min(shortest, time.perf_counter() - start)
+        if shortest > RUN_LIMIT:
+            break
+    finding.costs.append((sum(array.size for array in feeds.values()), shortest))
+    return max(shortest, 1e-9)
+
+
+def make_feeds(session: Session, rows: int, size: int, random: np.random.Generator) -> Feeds:
+    """Synthetic inputs: `rows` for variable first axes, `size` for all other variable ones; 0 and 1 for whole numbers,
+    which are indices more often than not.
+    """
+    return {spec.name: _synthetic(spec, _shape(session.axes, spec, rows, size), random) for spec in session.inputs}
+
+
+def _shape(axes: Mapping[str, tuple[int | str | None, ...]], spec: TensorSpec, rows: int, size: int) -> tuple[int, ...]:
+    named = axes[spec.name]
+    return tuple(
+        axis if isinstance(axis, int) and axis >= 0 else (rows if index == 0 else size)
+        for index, axis in enumerate(named)
+    )
+
+
+def _synthetic(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[Any]:
+    datatype = DATATYPES[spec.datatype]
+    if spec.datatype in FLOATS:
+        return random.standard_normal(shape, np.float32).astype(datatype.numpy)
+    if spec.datatype == "BYTES":
+        return random.choice(np.array(["a", "b", "c"], np.object_), shape)
+    return random.integers(0, 2, shape).astype(datatype.numpy)
+
+
+def _outputs(session: Session) -> list[str]:
+    return [spec.name for spec in session.outputs]

@@ -1,0 +1,58 @@
+"""The queue of one model: works that can share a run lie together, the oldest first. Only the event loop touches it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from modelpier_server.scheduler.work import Key, Work
+
+
+class WorkQueue:
+    """Bounded by its owner (`len`)."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Key | None, deque[Work]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Work]:
+        for group in self._groups.values():
+            yield from group
+
+    def push(self, work: Work) -> None:
+        group = self._groups.get(work.key)
+        if group is None:
+            group = self._groups[work.key] = deque()
+        group.append(work)
+        self._size += 1
+
+    def remove(self, work: Work) -> None:
+        """Linear in the works of its group, which the queue's bound bounds."""
+        group = self._groups[work.key]
+        group.remove(work)
+        self._size -= 1
+        if not group:
+            del self._groups[work.key]
+
+    def heads(self) -> list[Work]:
+        """The oldest work of every group, the oldest of all first."""
+        if len(self._groups) == 1:
+            return [group[0] for group in self._groups.values()]
+        return sorted((group[0] for group in self._groups.values()), key=lambda work: work.arrived)
+
+    def take(self, head: Work, max_rows: int) -> list[Work]:
+        """`head` and what can share its run, up to `max_rows` rows; `head` alone where nothing can."""
+        group = self._groups[head.key]
+        works = [group.popleft()]
+        rows = head.rows
+        if rows:
+            while group and rows + group[0].rows <= max_rows:
+                rows += group[0].rows
+                works.append(group.popleft())
+        self._size -= len(works)
+        if not group:
+            del self._groups[head.key]
+        return works

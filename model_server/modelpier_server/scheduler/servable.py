@@ -1,0 +1,329 @@
+"""A model that is served: its queue, its batches, its runners.
+
+Made by `lifecycle` (which calls `warm_up` in a thread before anybody may find it) and used by the transport for every
+request. All bookkeeping is on the event loop: no locks. A batch forms while the previous one runs; nothing ever waits
+for a batch to fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy.typing as npt
+
+from modelpier_server.contract import PlannedModel
+from modelpier_server.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServerError, Unavailable
+from modelpier_server.protocol.signature import Signature
+from modelpier_server.runtime.session import Session
+from modelpier_server.scheduler.batch import Batch, Outcome
+from modelpier_server.scheduler.check import check_inputs, check_outputs
+from modelpier_server.scheduler.placement import Placement
+from modelpier_server.scheduler.probe import Finding, probe
+from modelpier_server.scheduler.queue import WorkQueue
+from modelpier_server.scheduler.runner import Runner, guarded
+from modelpier_server.scheduler.work import Arrays, FutureWork, Stage, Work
+from modelpier_server.telemetry import Failure, Metrics
+
+log = logging.getLogger(__name__)
+CLOSE_LIMIT = 10.0
+"""Seconds that `close` waits for a run that does not end."""
+SWEEP_INTERVAL = 0.1
+"""Seconds between looks for works whose time is over: one timer per model instead of one per request."""
+_clock = time.perf_counter_ns
+
+
+class Servable:
+    """One revision of one model, loaded. Everything but `warm_up` belongs to the event loop's thread."""
+
+    def __init__(self, session: Session, planned: PlannedModel, metrics: Metrics) -> None:
+        self.session = session
+        self.planned = planned
+        self.name = planned.name
+        self.version = planned.version
+        self.revision = planned.revision
+        self.limits = planned.options.limits
+        self.signature = Signature.of(session.inputs, session.outputs)
+        self.finding = Finding(0, "off: not probed yet")
+        self.in_flight = 0
+        """Requests taken and not answered yet."""
+        self._registry = metrics
+        self._metrics = metrics.hold(planned.name, planned.version)
+        self._all_outputs = tuple(self.signature.outputs)
+        self._static = all(-1 not in spec.shape[1:] for spec in session.inputs)
+        self._placement = Placement()
+        self._queue = WorkQueue()
+        self._running: set[Work] = set()
+        self._runners: list[Runner] = []
+        self._idle: list[Runner] = []
+        self._loop = _running_loop()
+        self._flushing = False
+        self._sweeping = False
+        self._refusal: str | None = None
+        self._empty: asyncio.Event | None = None
+
+    # ------------------------------------------------------------------------------------------ before it serves
+    def warm_up(self) -> None:
+        """Blocking: runs real shapes, finds out whether and how batches work. Call it in a thread before the model is
+        found.
+        """
+        self.finding = probe(self.session, self.planned.options.batching)
+        for elements, seconds in self.finding.costs:
+            self._placement.learn(elements, seconds)
+        if self.finding.max_rows:
+            self.signature = replace(self.signature, empty_rows=False)
+        fields = {"model": self.name, "version": self.version, "batching": self.finding.why}
+        log.info("model warmed up", extra={**fields, "provider": self.session.provider})
+
+    # ------------------------------------------------------------------------------------------ taking requests
+    def submit(
+        self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str] | None, deadline: float
+    ) -> asyncio.Future[Arrays]:
+        """Future of the outputs, in the order asked for. `deadline` in seconds of `time.monotonic()`.
+
+        Raises InvalidRequest, QueueFull, Unavailable at once; the future raises DeadlineExceeded, InferenceFailed,
+        InvalidRequest.
+        """
+        check_inputs(inputs, self.signature)
+        check_outputs(outputs, self.signature)
+        work = FutureWork(dict(inputs), outputs, deadline)
+        self.enqueue(work)
+        return work.future
+
+    def enqueue(self, work: Work) -> None:
+        """As `submit`, for a work whose inputs the codec has already checked. Raises QueueFull, Unavailable."""
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
+        if len(self._queue) >= self.limits.max_queue:
+            self._metrics.failures[Failure.REJECTED] += 1
+            raise QueueFull(f"model '{self.name}': {len(self._queue)} requests wait already; try again later")
+        self._measure(work)
+        work.accept(self._withdraw)
+        self._queue.push(work)
+        self.in_flight += 1
+        self._metrics.pending += 1
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if not self._flushing:
+            # The rest of what this iteration of the loop parses comes into the same batch.
+            self._flushing = True
+            loop.call_soon(self._flush)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    def reject(self) -> None:
+        """Counts a request that was wrong in itself."""
+        self._metrics.failures[Failure.OTHER] += 1
+
+    def _measure(self, work: Work) -> None:
+        """Rows, elements and whom the work can share a run with."""
+        arrays = work.inputs.values()
+        if self.finding.max_rows:
+            rows = {array.shape[0] for array in arrays}
+            work.rows = rows.pop() if len(rows) == 1 else 0
+        work.elements = sum(array.size for array in arrays)
+        shapes = () if self._static else tuple(array.shape[1:] for array in self._in_order(work.inputs))
+        work.key = (work.outputs, shapes) if work.rows else None
+
+    def _in_order(self, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        return [inputs[name] for name in self.signature.inputs]
+
+    # ------------------------------------------------------------------------------------------ running
+    def _flush(self) -> None:
+        """Starts every run that can start now: short ones here and at once, others on idle runners."""
+        self._flushing = False
+        progress = True
+        while progress and self._queue:
+            progress = False
+            for head in self._queue.heads():
+                progress = self._start(head) or progress
+
+    def _start(self, head: Work) -> bool:
+        max_rows = self.finding.max_rows
+        share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
+        on_loop = self._placement.on_loop(head.elements * share)
+        if not on_loop and not self._has_runner():
+            return False
+        batch = self._batch(self._queue.take(head, max_rows))
+        if batch is None:
+            return True
+        if on_loop:
+            start = time.perf_counter()
+            outcome = guarded(self.session, batch)
+            self._placement.ran_on_loop(batch.elements, time.perf_counter() - start)
+            self._deliver(batch, outcome)
+        else:
+            self._idle.pop().give(batch)
+        return True
+
+    def _queue_rows(self, head: Work) -> int:
+        return len(self._queue) * head.rows
+
+    def _has_runner(self) -> bool:
+        if not self._idle and len(self._runners) < max(1, self.session.instances):
+            assert self._loop is not None
+            runner = Runner(f"{self.name}-{len(self._runners)}", self.session, self._loop, self._ran)
+            self._runners.append(runner)
+            self._idle.append(runner)
+        return bool(self._idle)
+
+    def _batch(self, works: list[Work]) -> Batch | None:
+        """None when the time of all of them is over."""
+        self._metrics.pending -= len(works)
+        now = time.monotonic()
+        late = [work for work in works if work.deadline <= now]
+        for work in late:
+            self._expire(work)
+        if late:
+            works = [work for work in works if work.stage is Stage.QUEUED]
+        if not works:
+            return None
+        for work in works:
+            work.stage = Stage.RUNNING
+        self._running.update(works)
+        outputs = works[0].outputs or self._all_outputs
+        return Batch(works, [work.inputs for work in works], outputs, sum(work.elements for work in works), _clock())
+
+    def _ran(self, runner: Runner, batch: Batch, outcome: Outcome, seconds: float) -> None:
+        self._idle.append(runner)
+        self._placement.ran_on_thread(batch.elements, seconds)
+        if self._queue:
+            self._flush()
+        self._deliver(batch, outcome)
+
+    def _deliver(self, batch: Batch, outcome: Outcome) -> None:
+        """Answers to all works of a batch that still wait."""
+        metrics = self._metrics
+        metrics.executions += outcome.runs
+        metrics.batch_rows.observe(sum(work.rows for work in batch.works) or 1)
+        for work, result in zip(batch.works, outcome.results, strict=True):
+            if work.stage is Stage.DONE:  # cancelled or expired, and counted then
+                continue
+            start = _clock()
+            rows = work.rows
+            self._running.discard(work)
+            self._finish(work)
+            if isinstance(result, ServerError):
+                fault = isinstance(result, InferenceFailed)
+                metrics.failures[Failure.BACKEND if fault else Failure.OTHER] += 1
+                work.fail(result)
+            elif not _succeed(work, result):
+                metrics.failures[Failure.OTHER] += 1
+            else:
+                end = _clock()
+                metrics.success += 1
+                metrics.rows += rows or 1
+                metrics.request_ns += end - work.arrived
+                metrics.queue_ns += batch.started - work.arrived
+                metrics.compute_input_ns += outcome.input_ns
+                metrics.compute_infer_ns += outcome.infer_ns
+                metrics.compute_output_ns += outcome.output_ns + end - start
+                metrics.request_seconds.observe((end - work.arrived) * 1e-9)
+
+    # ------------------------------------------------------------------------------------------ leaving early
+    def _finish(self, work: Work) -> None:
+        work.release()
+        self.in_flight -= 1
+        if not self.in_flight and self._empty is not None:
+            self._empty.set()
+
+    def _withdraw(self, work: Work) -> None:
+        """The caller left."""
+        self._leave(work)
+        self._metrics.failures[Failure.CANCELED] += 1
+
+    def _leave(self, work: Work) -> None:
+        if work.stage is Stage.QUEUED:
+            self._queue.remove(work)
+            self._metrics.pending -= 1
+        else:
+            self._running.discard(work)
+        self._finish(work)
+
+    def _expire(self, work: Work) -> None:
+        """A work that is in no queue any longer."""
+        self._running.discard(work)
+        self._finish(work)
+        self._metrics.failures[Failure.REJECTED] += 1
+        work.fail(DeadlineExceeded(f"model '{self.name}': no answer within the request's time"))
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        now = time.monotonic()
+        for work in [work for work in self._queue if work.deadline <= now]:
+            self._queue.remove(work)
+            self._metrics.pending -= 1
+            self._expire(work)
+        for work in [work for work in self._running if work.deadline <= now]:
+            self._expire(work)
+        if self.in_flight and self._loop is not None:
+            self._sweeping = True
+            self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    # ------------------------------------------------------------------------------------------ the end
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled
+        """Takes nothing new, waits for what is under way; whether all was answered within `timeout` seconds."""
+        self._refusal = f"model '{self.name}' version '{self.version}' is being taken out of service"
+        if self.in_flight:
+            self._empty = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._empty.wait(), timeout)
+            except TimeoutError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Ends the runners and gives the memory back; whoever still waits is told so.
+
+        May be called in any thread; in another than the loop's it waits for a run under way (CLOSE_LIMIT at most).
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed() or loop is _running_loop():
+            self._give_up()
+            self.session.close()
+            return
+        told = threading.Event()
+
+        def tell() -> None:
+            self._give_up()
+            told.set()
+
+        loop.call_soon_threadsafe(tell)
+        told.wait(CLOSE_LIMIT)
+        for runner in self._runners:
+            runner.join(CLOSE_LIMIT)
+        self.session.close()
+
+    def _give_up(self) -> None:
+        self._refusal = f"model '{self.name}' version '{self.version}' is gone"
+        for work in [*self._queue, *self._running]:
+            self._leave(work)
+            self._metrics.failures[Failure.CANCELED] += 1
+            work.fail(Unavailable(self._refusal))
+        for runner in self._runners:
+            runner.stop()
+        self._registry.release(self._metrics)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _succeed(work: Work, result: Arrays) -> bool:
+    """The edge to the caller's code: its mistake must not take the answers of the other works of the batch."""
+    try:
+        return work.succeed(result)
+    except Exception:
+        log.exception("an answer could not be given")
+        work.fail(InferenceFailed("internal error; the server's log has it"))
+        return False

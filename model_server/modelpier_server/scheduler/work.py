@@ -1,0 +1,95 @@
+"""One request on its way through the scheduler.
+
+The transport subclasses `Work` (its call writes the answer itself, without a task or a future per request);
+`FutureWork` is for everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy.typing as npt
+
+from modelpier_server.errors import ServerError
+
+Arrays = list[npt.NDArray[Any]]
+Key = tuple[tuple[str, ...] | None, tuple[tuple[int, ...], ...]]
+"""Works of the same key can share a run: same outputs, same shapes but for the rows."""
+
+
+class Stage(Enum):
+    NEW = 0
+    QUEUED = 1
+    RUNNING = 2
+    DONE = 3
+
+
+class Work:
+    """A checked request: what to run, until when, and whom to tell."""
+
+    __slots__ = ("_withdraw", "arrived", "deadline", "elements", "inputs", "key", "outputs", "rows", "stage")
+
+    def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...] | None, deadline: float) -> None:
+        """`deadline` in seconds of `time.monotonic()`; `outputs` None: all."""
+        self.inputs = inputs
+        self.outputs = outputs
+        self.deadline = deadline
+        self.arrived = time.perf_counter_ns()
+        self.stage = Stage.NEW
+        self.rows = 0
+        """Rows of the first axis; 0 where it cannot share a run."""
+        self.elements = 0
+        self.key: Key | None = None
+        self._withdraw: Callable[[Work], None] | None = None
+
+    def succeed(self, arrays: Arrays) -> bool:
+        """Called on the loop, once. False: the outputs could not be made an answer (and the caller was told so)."""
+        raise NotImplementedError
+
+    def fail(self, error: ServerError) -> None:
+        """Called on the loop, once."""
+        raise NotImplementedError
+
+    def accept(self, withdraw: Callable[[Work], None]) -> None:
+        """The scheduler has taken it; `withdraw` gives its place back."""
+        self.stage = Stage.QUEUED
+        self._withdraw = withdraw
+
+    def cancel(self) -> None:
+        """The caller is gone: frees the place in the queue, or drops the answer of a run under way."""
+        if self._withdraw is not None and self.stage in {Stage.QUEUED, Stage.RUNNING}:
+            self._withdraw(self)
+
+    def release(self) -> None:
+        """Done: nothing of the request is held any longer."""
+        self.stage = Stage.DONE
+        self._withdraw = None
+        self.inputs = {}
+
+
+class FutureWork(Work):
+    """Hands the outputs to a future; cancelling the future cancels the work."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: Sequence[str] | None, deadline: float) -> None:
+        super().__init__(inputs, None if outputs is None else tuple(outputs), deadline)
+        self.future: asyncio.Future[Arrays] = asyncio.get_running_loop().create_future()
+        self.future.add_done_callback(self._settled)
+
+    def succeed(self, arrays: Arrays) -> bool:
+        if not self.future.done():
+            self.future.set_result(arrays)
+        return True
+
+    def fail(self, error: ServerError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def _settled(self, future: asyncio.Future[Arrays]) -> None:
+        if future.cancelled():
+            self.cancel()

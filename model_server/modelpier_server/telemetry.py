@@ -1,0 +1,199 @@
+"""Figures and logs of the server.
+
+Figures are plain numbers that only the event loop changes; text is made when somebody scrapes METRICS_PATH. Names and
+labels are Triton's (`nv_inference_*`: existing dashboards and autoscalers read them), and `modelpier_*` where Triton
+has none. Logs are one JSON object per line: `configure` once at the start, then `logging` as usual with
+`extra={"field": value}`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+import orjson
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Failure(StrEnum):
+    """Triton's values of the label `reason` of nv_inference_request_failure."""
+
+    REJECTED = "REJECTED"  # queue full, or its time over
+    CANCELED = "CANCELED"  # the client went away
+    BACKEND = "BACKEND"  # the model failed
+    OTHER = "OTHER"  # the request was wrong
+
+
+class Histogram:
+    """Cumulative buckets of Prometheus, kept apart until they are rendered."""
+
+    __slots__ = ("bounds", "buckets", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        count = 0
+        for bound, bucket in zip((*self.bounds, "+Inf"), self.buckets, strict=True):
+            count += bucket
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
+        yield f"{name}_sum{{{labels}}} {self.total}"
+        yield f"{name}_count{{{labels}}} {count}"
+
+
+@dataclass(slots=True, eq=False)
+class ModelMetrics:
+    """Figures of one version of one model. Durations are sums over requests in nanoseconds, as Triton adds them up."""
+
+    name: str
+    version: str
+    holders: int = 0
+    success: int = 0
+    failures: dict[Failure, int] = field(default_factory=lambda: dict.fromkeys(Failure, 0))
+    rows: int = 0
+    executions: int = 0
+    pending: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+    request_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+
+    @property
+    def labels(self) -> str:
+        return f'model="{_escape(self.name)}",version="{_escape(self.version)}"'
+
+
+_COUNTERS = (
+    ("nv_inference_request_success", "success", "Requests answered"),
+    ("nv_inference_count", "rows", "Rows inferred (a batch of n counts n)"),
+    ("nv_inference_exec_count", "executions", "Runs of the model (a batch counts 1)"),
+)
+_DURATIONS = (
+    ("nv_inference_request_duration_us", "request_ns", "Microseconds from a request's arrival to its answer"),
+    ("nv_inference_queue_duration_us", "queue_ns", "Microseconds that requests waited for a run"),
+    ("nv_inference_compute_input_duration_us", "compute_input_ns", "Microseconds that inputs took to be put together"),
+    ("nv_inference_compute_infer_duration_us", "compute_infer_ns", "Microseconds that runs took"),
+    (
+        "nv_inference_compute_output_duration_us",
+        "compute_output_ns",
+        "Microseconds that outputs took to be taken apart and encoded",
+    ),
+)
+
+
+class Metrics:
+    """All figures of one server."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self.http_responses: dict[int, int] = {}
+        self.connections = 0
+
+    def hold(self, name: str, version: str) -> ModelMetrics:
+        """Figures of one version, shared by all that serve it, until each has called `release`."""
+        metrics = self._models.setdefault((name, version), ModelMetrics(name, version))
+        metrics.holders += 1
+        return metrics
+
+    def release(self, metrics: ModelMetrics) -> None:
+        """Series of models that are gone must not pile up."""
+        metrics.holders -= 1
+        if not metrics.holders:
+            self._models.pop((metrics.name, metrics.version), None)
+
+    def render(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return ("\n".join(self._lines()) + "\n").encode()
+
+    def _lines(self) -> Iterator[str]:
+        models = sorted(self._models.values(), key=lambda model: (model.name, model.version))
+        for name, attribute, text in _COUNTERS:
+            yield from _family(name, "counter", text)
+            yield from (f"{name}{{{m.labels}}} {getattr(m, attribute)}" for m in models)
+        yield from _failures(models)
+        for name, attribute, text in _DURATIONS:
+            yield from _family(name, "counter", text)
+            yield from (f"{name}{{{m.labels}}} {getattr(m, attribute) // 1000}" for m in models)
+        yield from _family("nv_inference_pending_request_count", "gauge", "Requests that wait for a run")
+        yield from (f"nv_inference_pending_request_count{{{m.labels}}} {m.pending}" for m in models)
+        yield from _histograms(models)
+        yield from _family("modelpier_http_responses_total", "counter", "Answers by HTTP status")
+        yield from (f'modelpier_http_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.http_responses.items()))
+        yield from _family("modelpier_http_connections", "gauge", "Open connections")
+        yield f"modelpier_http_connections {self.connections}"
+
+
+def _failures(models: Iterable[ModelMetrics]) -> Iterator[str]:
+    name = "nv_inference_request_failure"
+    yield from _family(name, "counter", "Requests not answered, by reason")
+    for model in models:
+        for reason, count in model.failures.items():
+            yield f'{name}{{{model.labels},reason="{reason}"}} {count}'
+
+
+def _histograms(models: list[ModelMetrics]) -> Iterator[str]:
+    yield from _family("modelpier_request_duration_seconds", "histogram", "From a request's arrival to its answer")
+    for model in models:
+        yield from model.request_seconds.lines("modelpier_request_duration_seconds", model.labels)
+    yield from _family("modelpier_batch_rows", "histogram", "Rows per run")
+    for model in models:
+        yield from model.batch_rows.lines("modelpier_batch_rows", model.labels)
+
+
+def _family(name: str, kind: str, text: str) -> tuple[str, str]:
+    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+# ------------------------------------------------------------------------------------------------ logs
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One line per event: time (UTC), level, logger, message, the fields given as `extra`, and the trace of an
+    exception.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(vars(record)),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in _STANDARD}
+
+
+def configure(level: str = "INFO", stream: TextIO = sys.stderr) -> None:
+    """Sends the logs of this package, and of everybody else in this process, to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

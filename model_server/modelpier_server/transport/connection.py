@@ -1,0 +1,358 @@
+"""One client's connection: bytes to requests by httptools (llhttp), answers back in order.
+
+llhttp in its strict mode refuses what request smuggling lives from: both Content-Length and Transfer-Encoding, either
+of them twice, folded headers, bare line feeds, blanks before a colon. Sources: RFC 9112, RFC 9110 section 10.1.1
+(Expect).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
+from modelpier_server.protocol.http import Response
+from modelpier_server.transport import wire
+from modelpier_server.transport.exchange import Exchange
+
+if TYPE_CHECKING:
+    from modelpier_server.transport.server import Server
+
+SMALL_DIGITS = 4
+"""A Content-Length of so many digits (below 10 kB) is read without asking for the route's limit first."""
+
+
+class Phase(Enum):
+    """What the connection waits for; each has its own timeout."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    BUSY = 3  # for the server itself
+    LINGER = 4  # answered before the request was read; what still comes is thrown away
+
+
+class Connection(asyncio.Protocol):
+    """Callbacks in the order of asyncio and httptools; nothing here may raise."""
+
+    __slots__ = (
+        "_body", "_exchange", "_fed", "_head_bytes", "_headers", "_muted", "_parser", "_queue", "_reading", "_server",
+        "_size", "_transport", "_url", "blocked", "phase", "since",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._queue: deque[Exchange] = deque()
+        self._headers: dict[bytes, bytes] = {}
+        self._url = b""
+        self._exchange: Exchange | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._head_bytes = 0
+        """Of the headers so far."""
+        self._fed = 0
+        """Bytes given to the parser since it last had complete headers: one endless header never reaches `on_header`.
+        """
+        self._muted = False
+        self._reading = True
+        self.phase = Phase.IDLE
+        self.since = server.now
+        self.blocked: float | None = None
+        """Since when the client does not read its answers."""
+
+    # ------------------------------------------------------------------------------------------ from asyncio
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._server.admit(self):
+            self._enter(Phase.HEAD)
+            self._refuse(503, "too many connections; try again later")
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        self._muted = True
+        self._server.forget(self)
+        while self._queue:
+            exchange = self._queue.popleft()
+            self._server.buffered -= exchange.held
+            exchange.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._muted:
+            return
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade_ignored()
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(501, "request line: unknown method")
+        except httptools.HttpParserError as error:
+            self._malformed(error)
+        if self.phase is Phase.HEAD and not self._muted:
+            self._fed += len(data)
+            if self._fed > self._server.limits.max_header_bytes:
+                self._refuse(431, f"headers: more than {self._server.limits.max_header_bytes} bytes")
+        if len(self._queue) >= self._server.limits.max_pipelined:
+            self._read(wanted=False)
+
+    def eof_received(self) -> bool:
+        """A client that closes its side is taken to be gone: nobody can tell the two apart, and work for nobody costs
+        others.
+        """
+        return False
+
+    def pause_writing(self) -> None:
+        self.blocked = self._server.now
+        self._read(wanted=False)
+
+    def resume_writing(self) -> None:
+        self.blocked = None
+        self._read(wanted=len(self._queue) < self._server.limits.max_pipelined)
+
+    # ------------------------------------------------------------------------------------------ from httptools
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._url = b""
+        self._exchange = None
+        self._head_bytes = self._fed = 0
+        if not self._muted:
+            self._enter(Phase.HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._exchange is not None or self._muted:  # trailers mean nothing here
+            return
+        name = name.lower()
+        self._head_bytes += len(name) + len(value) + 4
+        if name in self._headers:
+            if name in {b"host", b"inference-header-content-length", b"content-encoding"}:
+                self._refuse(400, f"header {name.decode('latin-1')}: given twice")
+            value = self._headers[name] + b", " + value
+        self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self._muted:
+            return
+        parser = self._parser
+        headers = self._headers
+        self._exchange = exchange = Exchange(self, parser.get_method(), self._url, headers)
+        exchange.keep_alive = parser.should_keep_alive() and not self._server.closing
+        exchange.started = self._server.clock() if self._server.access_log is not None else 0.0
+        self._queue.append(exchange)
+        self._size = 0
+        if self._head_bytes > self._server.limits.max_header_bytes or len(headers) > self._server.limits.max_headers:
+            self._refuse(431, "headers: too many, or too large")
+        elif b"host" not in headers and parser.get_http_version() != "1.0":
+            self._refuse(400, "header host: missing")
+        elif len(headers.get(b"content-length", b"")) > SMALL_DIGITS or b"transfer-encoding" in headers:
+            self._admit_body(exchange)
+        if b"expect" in headers and not exchange.answered:
+            self._expect(exchange, headers[b"expect"])
+        if not exchange.answered:
+            self._enter(Phase.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if self._muted or exchange is None:
+            return
+        self._body.append(body)
+        self._size += len(body)
+        if exchange.limit:
+            self._hold(exchange, len(body))
+
+    def on_message_complete(self) -> None:
+        exchange, body = self._exchange, self._body
+        if body:
+            self._body = []
+        self._exchange = None
+        if self._muted or exchange is None:
+            return
+        self._enter(Phase.BUSY)
+        exchange.body = body[0] if len(body) == 1 else b"".join(body)
+        self._server.dispatch(exchange)
+
+    # ------------------------------------------------------------------------------------------ bodies
+    def _admit_body(self, exchange: Exchange) -> None:
+        """Asks the route how much it takes, before anything is read."""
+        limit = self._server.body_limit(exchange)
+        if exchange.answered:
+            return
+        exchange.limit = limit
+        if int(exchange.headers.get(b"content-length", b"0")) > limit:
+            self._too_large(exchange)
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        server = self._server
+        exchange.held += size
+        server.buffered += size
+        if self._size > exchange.limit:
+            self._too_large(exchange)
+        elif server.buffered > server.limits.max_buffered_bytes:
+            self.reject(exchange, Unavailable("the bodies of all requests together take too much memory; try again"))
+
+    def _too_large(self, exchange: Exchange) -> None:
+        self.reject(exchange, PayloadTooLarge(f"body: more than the {exchange.limit} bytes that are taken here"))
+
+    def _expect(self, exchange: Exchange, value: bytes) -> None:
+        if value.lower() != b"100-continue":
+            self._refuse(417, "header expect: only 100-continue is known")
+        elif self._queue[0] is exchange and self._transport is not None:
+            self._transport.write(wire.CONTINUE)
+
+    # ------------------------------------------------------------------------------------------ answers
+    def answer_json(self, exchange: Exchange, body: bytes) -> None:
+        """200 without any particulars, which is nearly every answer."""
+        plain = exchange.keep_alive and b"connection" not in exchange.headers and exchange.method != b"HEAD"
+        if plain and not exchange.answered and not self._server.closing:
+            exchange.status = 200
+            self._deliver(exchange, (b"%b%d\r\n\r\n%b" % (self._server.json_prefix, len(body), body),))
+        else:
+            self.answer(exchange, 200, {"content-type": "application/json"}, (body,))
+
+    def answer(
+        self, exchange: Exchange, status: int, headers: Mapping[str, str], parts: Sequence[bytes | memoryview]
+    ) -> None:
+        """Only the first answer to an exchange counts."""
+        if exchange.answered:
+            return
+        exchange.status = status
+        exchange.keep_alive = exchange.keep_alive and not self._server.closing
+        length = sum(len(part) for part in parts)
+        connection = b"" if exchange.keep_alive else wire.CLOSE
+        if exchange.keep_alive and b"connection" in exchange.headers:
+            connection = wire.KEEP
+        start = wire.head(status, self._server.date, headers, length, connection)
+        if exchange.method == b"HEAD":
+            parts = (start,)
+        else:
+            parts = (start + parts[0],) if len(parts) == 1 and length < 1 << 16 else (start, *parts)
+        self._deliver(exchange, parts)
+
+    def _deliver(self, exchange: Exchange, parts: Sequence[bytes | memoryview]) -> None:
+        """Writes what is next in order, and whatever waited for it."""
+        exchange.answered = True
+        exchange.ready = parts
+        exchange.work = None
+        queue = self._queue
+        while queue and (ready := queue[0].ready) is not None and self._transport is not None:
+            done = queue.popleft()
+            self._server.answered(done)
+            if len(ready) == 1:
+                self._transport.write(ready[0])
+            else:
+                self._transport.writelines(ready)
+            if not done.keep_alive:
+                self._close()
+                return
+        if not queue and self.phase is Phase.BUSY:
+            self._enter(Phase.IDLE)
+        if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
+            self._read(wanted=True)
+
+    def reject(self, exchange: Exchange, error: ServerError) -> None:
+        """Answers before the request was read to its end, and so for the last time."""
+        self.stop_reading_body(exchange)
+        exchange.fail(error)
+
+    def stop_reading_body(self, exchange: Exchange) -> None:
+        """The answer will come before the request's end, which nobody wants any longer."""
+        self._mute()
+        exchange.keep_alive = False
+
+    def _refuse(self, status: int, message: str) -> None:
+        """What came is not what HTTP allows: nothing that follows it can be trusted either."""
+        if self._muted:
+            return
+        exchange = self._exchange
+        if exchange is None:
+            exchange = Exchange(self, b"", self._url, {})
+            self._queue.append(exchange)
+        self._mute()
+        exchange.keep_alive = False
+        exchange.send(Response.json({"error": message}, status))
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        if self._queue and not self._queue[-1].keep_alive and self._exchange is None:
+            self._mute()  # data after the last request that the client itself announced
+        else:
+            self._refuse(400, f"malformed HTTP: {error}")
+
+    def _upgrade_ignored(self) -> None:
+        """RFC 9110, 7.8: a server may ignore Upgrade. What follows such a request was cut off by the parser."""
+        self._mute()
+        if not self._queue:
+            self._close()
+        for exchange in self._queue:
+            exchange.keep_alive = exchange is not self._queue[-1]
+
+    # ------------------------------------------------------------------------------------------ the end
+    @property
+    def unanswered(self) -> int:
+        return len(self._queue)
+
+    def _mute(self) -> None:
+        """Nothing more is parsed."""
+        self._muted = True
+        self._body = []
+
+    def _close(self) -> None:
+        """Once everything that is owed is written."""
+        if self._transport is None or self.phase is Phase.LINGER:
+            return
+        self._mute()
+        if self.phase in {Phase.HEAD, Phase.BODY} and self._transport.can_write_eof():
+            self._read(wanted=True)
+            self._transport.write_eof()
+            self._enter(Phase.LINGER)
+        else:
+            self._transport.close()
+
+    def close_idle(self) -> None:
+        """Ends a connection that owes no answer."""
+        if not self._queue:
+            self._muted = True
+            if self._transport is not None:
+                self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """Called about once a second: cuts off who takes too long."""
+        limits, waited = self._server.limits, now - self.since
+        if self.blocked is not None and now - self.blocked > limits.write_timeout:
+            self.abort()
+        elif self.phase is Phase.IDLE and not self._queue and waited > limits.idle_timeout:
+            self.close_idle()
+        elif self.phase is Phase.LINGER and waited > limits.linger_timeout:
+            self.abort()
+        elif self._muted or not self._reading:
+            return
+        elif self.phase is Phase.HEAD and waited > limits.header_timeout:
+            self._refuse(408, f"headers: not complete within {limits.header_timeout:g} s")
+        elif self.phase is Phase.BODY and waited > limits.body_grace + self._size / limits.body_rate:
+            self._refuse(408, f"body: slower than {limits.body_rate} bytes per second")
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since = self._server.now
+
+    def _read(self, *, wanted: bool) -> None:
+        if wanted == self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()

@@ -1,0 +1,230 @@
+"""A port: listens, keeps the connections, hands requests to their handlers, and ends without losing any.
+
+`serve` is called once for the inference port and once for the admin port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from modelpier_server.errors import InferenceFailed, ServerError
+from modelpier_server.protocol.http import Response
+from modelpier_server.protocol.inflate import inflate
+from modelpier_server.telemetry import Metrics
+from modelpier_server.transport import wire
+from modelpier_server.transport.connection import Connection, Phase
+from modelpier_server.transport.exchange import Exchange
+from modelpier_server.transport.limits import HttpLimits
+from modelpier_server.transport.router import Handler, Router
+
+SWEEP_INTERVAL = 0.5
+"""Seconds between looks for connections that take too long; also the resolution of all of a connection's times."""
+IDLE_GRACE = 1.0
+"""Seconds that an idle connection is kept open at the end: its next request may be on its way."""
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("modelpier_server.access")
+
+
+@dataclass(frozen=True)
+class App:
+    """What a port serves."""
+
+    router: Router
+    metrics: Metrics | None = None
+    access_log: bool = False
+    """One line per answer in the log `modelpier_server.access`."""
+
+
+class Server:
+    """One listening port. Everything belongs to the event loop's thread."""
+
+    def __init__(self, app: App, limits: HttpLimits) -> None:
+        self.app = app
+        self.limits = limits
+        self.closing = False
+        self.buffered = 0
+        self.access_log = access if app.access_log else None
+        self.clock: Callable[[], float] = time.monotonic
+        self.now = self.clock()
+        self.connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._tick()
+
+    async def listen(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        self._sweep()
+
+    @property
+    def port(self) -> int:
+        """The one that was given by the kernel when 0 was asked for."""
+        assert self._listener is not None
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    @property
+    def unanswered(self) -> int:
+        """Requests taken and not answered."""
+        return sum(connection.unanswered for connection in self.connections)
+
+    # ------------------------------------------------------------------------------------------ the end
+    def begin_close(self) -> None:
+        """From now on every answer says `Connection: close`; new connections are still taken."""
+        self.closing = True
+
+    async def stop(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled
+        """Listens no longer, answers what has come, closes. Whether all was answered within `timeout` seconds."""
+        self.begin_close()
+        if self._listener is not None:
+            self._listener.close()
+        end = self.clock() + timeout
+        while self.connections and self.clock() < end:
+            self._tick()
+            self._close_idle()
+            await asyncio.sleep(0.05)
+        lost = self.unanswered
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return not lost
+
+    def _close_idle(self) -> None:
+        for connection in list(self.connections):
+            if connection.phase is Phase.IDLE and self.now - connection.since > IDLE_GRACE:
+                connection.close_idle()
+
+    # ------------------------------------------------------------------------------------------ connections
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room; the connection is kept track of in any case."""
+        self.connections.add(connection)
+        self._count()
+        if len(self.connections) > 2 * self.limits.max_connections:
+            connection.abort()
+        return len(self.connections) <= self.limits.max_connections
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._count()
+
+    def _count(self) -> None:
+        if self.app.metrics is not None:
+            self.app.metrics.connections = len(self.connections)
+
+    def _sweep(self) -> None:
+        self._tick()
+        for connection in list(self.connections):
+            connection.check(self.now)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)
+
+    def _tick(self) -> None:
+        self.now = self.clock()
+        self.date = wire.date_line()
+        self.json_prefix = wire.json_prefix(self.date)
+
+    # ------------------------------------------------------------------------------------------ requests
+    def body_limit(self, exchange: Exchange) -> int:
+        """Bytes that the route takes; answers the exchange where there is no such route or model."""
+        if not self._route(exchange):
+            return 0
+        assert exchange.match is not None
+        ask = exchange.match.route.body_limit
+        try:
+            return ask(exchange) if ask is not None else self.limits.max_body_bytes
+        except ServerError as error:
+            exchange.connection.reject(exchange, error)
+            return 0
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """A request is complete."""
+        if exchange.match is None and not self._route(exchange):
+            return
+        encoding = exchange.headers.get(b"content-encoding", b"identity")
+        if encoding.lower() != b"identity":
+            self._spawn(exchange, self._inflate(exchange, encoding.decode("latin-1")))
+        else:
+            self._handle(exchange)
+
+    def _route(self, exchange: Exchange) -> bool:
+        """Finds the route, or answers why there is none."""
+        try:
+            exchange.match = self.app.router.match(exchange.method, exchange.url)
+        except ServerError as error:
+            if exchange.connection.phase is not Phase.BUSY:
+                exchange.connection.stop_reading_body(exchange)
+            exchange.fail(error)
+        return exchange.match is not None
+
+    def _handle(self, exchange: Exchange) -> None:
+        assert exchange.match is not None
+        route = exchange.match.route
+        if route.direct is None:
+            assert route.handler is not None
+            self._spawn(exchange, self._run(exchange, route.handler))
+            return
+        try:
+            route.direct(exchange)
+        except ServerError as error:
+            exchange.fail(error)
+        except Exception:
+            log.exception("a handler failed", extra={"path": exchange.match.path})
+            exchange.fail(InferenceFailed("internal error; the server's log has it"))
+
+    async def _run(self, exchange: Exchange, handler: Handler) -> None:
+        try:
+            response = await handler(exchange.request())
+        except ServerError as error:
+            response = Response.of_error(error)
+        except Exception:
+            log.exception("a handler failed", extra={"url": exchange.url.decode("latin-1")[:200]})
+            response = Response.of_error(InferenceFailed("internal error; the server's log has it"))
+        exchange.send(response)
+
+    async def _inflate(self, exchange: Exchange, encoding: str) -> None:
+        """In a thread: zlib releases the GIL, and a small body may become a large one."""
+        limit = exchange.limit or self.body_limit(exchange)
+        if exchange.answered:
+            return
+        try:
+            exchange.body = await asyncio.to_thread(inflate, exchange.body, encoding, limit)
+        except ServerError as error:
+            exchange.fail(error)
+            return
+        exchange.work = None
+        self._handle(exchange)
+
+    def _spawn(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        exchange.work = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer is on its way to the client."""
+        self.buffered -= exchange.held
+        exchange.held = 0
+        metrics = self.app.metrics
+        if metrics is not None:
+            metrics.http_responses[exchange.status] = metrics.http_responses.get(exchange.status, 0) + 1
+        if self.access_log is not None:
+            fields = {
+                "method": exchange.method.decode("latin-1"),
+                "url": exchange.url.decode("latin-1")[:200],
+                "status": exchange.status,
+                "request_bytes": len(exchange.body),
+                "seconds": round(self.clock() - exchange.started, 6) if exchange.started else 0.0,
+            }
+            self.access_log.info("request", extra=fields)
+
+
+async def serve(host: str, port: int, app: App, limits: HttpLimits | None = None) -> Server:
+    """Listens on `host`:`port` (0: any free one). Raises OSError where that cannot be had."""
+    server = Server(app, limits or HttpLimits())
+    await server.listen(host, port)
+    return server

@@ -1,0 +1,173 @@
+"""Small ONNX models for tests, made on the spot.
+
+Each function returns the serialised model; `write` puts one into a file. Used by the tests of the server and by
+whoever needs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 9
+
+ELEMENT_TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+
+Shape = Sequence[int | str | None]
+Tensor = tuple[str, str, Shape]
+"""Name, datatype of the protocol, shape."""
+
+
+def write(model: bytes, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model)
+    return path
+
+
+def build(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    weights: Sequence[TensorProto] = (),
+) -> bytes:
+    """A model of these nodes."""
+    return build_proto(nodes, inputs, outputs, weights).SerializeToString()
+
+
+def build_proto(
+    nodes: Sequence[NodeProto], inputs: Sequence[Tensor], outputs: Sequence[Tensor], weights: Sequence[TensorProto] = ()
+) -> ModelProto:
+    graph = helper.make_graph(nodes, "test", _infos(inputs), _infos(outputs), list(weights))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _infos(tensors: Sequence[Tensor]) -> list[object]:
+    return [helper.make_tensor_value_info(name, ELEMENT_TYPES[datatype], shape) for name, datatype, shape in tensors]
+
+
+def identity(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
+    """y = x."""
+    return build([helper.make_node("Identity", ["x"], ["y"])], [("x", datatype, shape)], [("y", datatype, shape)])
+
+
+def add(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
+    """sum = a + b, difference = a - b."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    inputs = [("a", datatype, shape), ("b", datatype, shape)]
+    return build(nodes, inputs, [("sum", datatype, shape), ("difference", datatype, shape)])
+
+
+def mlp(sizes: Sequence[int] = (32, 64, 64, 4), seed: int = 0) -> bytes:
+    """x [n, sizes[0]] -> y [n, sizes[-1]], rectified in between: a tabular model of everyday size."""
+    random = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "x"
+    for index, (rows, columns) in enumerate(pairwise(sizes)):
+        final = index == len(sizes) - 2
+        weights.append(numpy_helper.from_array(random.normal(0, 0.3, (rows, columns)).astype(np.float32), f"w{index}"))
+        weights.append(numpy_helper.from_array(random.normal(0, 0.1, columns).astype(np.float32), f"b{index}"))
+        nodes.append(helper.make_node("Gemm", [last, f"w{index}", f"b{index}"], ["y" if final else f"h{index}"]))
+        if not final:
+            nodes.append(helper.make_node("Relu", [f"h{index}"], [f"r{index}"]))
+        last = f"r{index}"
+    return build(nodes, [("x", "FP32", ("n", sizes[0]))], [("y", "FP32", ("n", sizes[-1]))], weights)
+
+
+def cumsum_rows() -> bytes:
+    """y[i] = x[0] + ... + x[i]: rows know of each other, so that it must never be batched."""
+    axis = numpy_helper.from_array(np.array(0, np.int64), "axis")
+    node = helper.make_node("CumSum", ["x", "axis"], ["y"])
+    return build([node], [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))], [axis])
+
+
+def mean_of_all() -> bytes:
+    """One number for all rows: the output has no batch axis."""
+    node = helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)
+    return build([node], [("x", "FP32", ("n", 3))], [("y", "FP32", ())])
+
+
+def gather(rows: int = 10) -> bytes:
+    """y = table[ids]: fails at run time for an id that is not in the table, as embeddings do."""
+    table = numpy_helper.from_array(np.arange(rows * 2, dtype=np.float32).reshape(rows, 2), "table")
+    node = helper.make_node("Gather", ["table", "ids"], ["y"])
+    return build([node], [("ids", "INT64", ("n", 1))], [("y", "FP32", ("n", 1, 2))], [table])
+
+
+def reshape_poison() -> bytes:
+    """Fails, with no word of the caller's fault, for every batch in which a row holds a `k` other than 3 (x reshaped
+    to [n, k]).
+    """
+    node_max = helper.make_node("ReduceMax", ["k"], ["m"], keepdims=0)
+    minus = numpy_helper.from_array(np.array([-1], np.int64), "minus")
+    axes = numpy_helper.from_array(np.array([0], np.int64), "axes")
+    nodes = [
+        node_max,
+        helper.make_node("Unsqueeze", ["m", "axes"], ["m1"]),
+        helper.make_node("Concat", ["minus", "m1"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    inputs: list[Tensor] = [("x", "FP32", ("n", 3)), ("k", "INT64", ("n",))]
+    return build(nodes, inputs, [("y", "FP32", ("n", 3))], [minus, axes])
+
+
+def reciprocal() -> bytes:
+    """y = 1 / x: infinity for 0."""
+    node = helper.make_node("Reciprocal", ["x"], ["y"])
+    return build([node], [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))])
+
+
+def variable_length() -> bytes:
+    """ids [batch, length] -> y [batch, length] doubled: requests of different lengths cannot share a run."""
+    two = numpy_helper.from_array(np.array(2, np.int64), "two")
+    node = helper.make_node("Mul", ["ids", "two"], ["y"])
+    return build([node], [("ids", "INT64", ("batch", "length"))], [("y", "INT64", ("batch", "length"))], [two])
+
+
+def slow(size: int = 512, layers: int = 12) -> bytes:
+    """x [n, size] -> y [n, size]: takes milliseconds, so that it runs on threads."""
+    random = np.random.default_rng(1)
+    weight = numpy_helper.from_array((random.normal(0, 1, (size, size)) / size**0.5).astype(np.float32), "w")
+    names = ["x", *(f"h{i}" for i in range(layers - 1)), "y"]
+    nodes = [helper.make_node("MatMul", [names[i], "w"], [names[i + 1]]) for i in range(layers)]
+    return build(nodes, [("x", "FP32", ("n", size))], [("y", "FP32", ("n", size))], [weight])
+
+
+def sequence_output() -> bytes:
+    """An output that is no tensor, as classifiers have that were converted with a ZipMap."""
+    node = helper.make_node("SequenceConstruct", ["x"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3))],
+        [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return model.SerializeToString()
+
+
+def external(path: Path, location: str, data: bytes) -> Path:
+    """y = x + w [3], with w in the file `location` (relative to the model's folder, or absolute)."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="length", value=str(len(data)))
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    return write(build(nodes, [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))], [weight]), path)
