@@ -1,0 +1,51 @@
+"""Is what we want already there, and what must be sent if not. Pure; used by `apply` and `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelpier_operator import names
+
+Object = dict[str, Any]
+_EMPTY: tuple[Any, ...] = (None, "", {}, [])
+
+
+def contains(live: Any, wanted: Any) -> bool:
+    """Whether every field of `wanted` is in `live`, so that what the server added is ignored.
+
+    A list must have as many items, pairwise containing. An empty value may be missing: the server drops those.
+    """
+    if isinstance(wanted, Mapping):
+        return isinstance(live, Mapping) and all(
+            contains(live[name], value) if name in live else value in _EMPTY for name, value in wanted.items()
+        )
+    if isinstance(wanted, list | tuple):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(contains(there, want) for there, want in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)
+
+
+def stamped(manifest: Mapping[str, Any]) -> Object:
+    """The manifest with the hash of itself among its annotations: a field that is no longer wanted changes the hash."""
+    metadata = manifest["metadata"]
+    annotations = {**(metadata.get("annotations") or {})}
+    annotations.pop(names.ANNOTATION_APPLIED, None)
+    plain = {**manifest, "metadata": {**metadata, "annotations": annotations}}
+    annotations = {**annotations, names.ANNOTATION_APPLIED: names.digest(plain, 16)}
+    return {**plain, "metadata": {**metadata, "annotations": annotations}}
+
+
+def merge_patch(old: Any, new: Any) -> Any:
+    """The JSON merge patch (RFC 7386) that holds all of `new` and removes what only `old` has.
+
+    All of it, not only the differences: the outcome is `new` even where `old` was not what the server holds.
+    """
+    if not isinstance(new, Mapping):
+        return new
+    before = old if isinstance(old, Mapping) else {}
+    gone = {name: None for name in before if name not in new}
+    return {**gone, **{name: merge_patch(before.get(name), value) for name, value in new.items()}}
