@@ -13,6 +13,7 @@ from modelpier_operator.api import crd, reference
 
 FILES: Mapping[str, Callable[[], str]] = {
     f"crds/{crd.FILE}": crd.render,
+    f"charts/modelpier/files/crds/{crd.FILE}": crd.render,
     "docs/reference/modeldeployment.md": reference.modeldeployment,
     "docs/reference/conditions.md": reference.conditions,
 }

@@ -1,0 +1,69 @@
+"""The chart as Helm renders it, whole: MODELPIER_UPDATE_GOLDEN=1 rewrites the expected files after a change that was meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import CHART, ROOT, VALUES, Helm, Render
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(path.stem for path in VALUES.glob("*.yaml"))
+
+
+def without_crds(text: str) -> str:
+    """CRDs are generated and compared elsewhere; here they would hide everything else."""
+    documents = text.split("\n---\n")
+    return "\n---\n".join(d for d in documents if "\nkind: CustomResourceDefinition\n" not in f"\n{d}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_renders_as_expected(case: str, template: Callable[..., str]) -> None:
+    rendered = without_crds(template("--values", str(VALUES / f"{case}.yaml")))
+    golden = GOLDEN / f"{case}.yaml"
+    if os.environ.get("MODELPIER_UPDATE_GOLDEN"):
+        golden.write_text(rendered)
+    assert rendered == golden.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_lint_has_nothing_to_say(case: str, helm: Helm) -> None:
+    done = helm("lint", "--strict", str(CHART), "--values", str(VALUES / f"{case}.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_crds_are_those_of_the_repository() -> None:
+    """`make generate` writes both."""
+    ours = {path.name: path.read_text() for path in (CHART / "files" / "crds").iterdir()}
+    assert ours == {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+    assert ours
+
+
+def test_crds_are_rendered_unchanged_and_stay(render: Render) -> None:
+    source = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+    rendered = [m for m in render() if m["kind"] == "CustomResourceDefinition"]
+    assert [m["spec"] for m in rendered] == [m["spec"] for m in source]
+    assert all(m["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for m in rendered)
+
+
+def test_crds_can_go_with_the_release(render: Render) -> None:
+    rendered = [m for m in render("--set", "crds.keep=false") if m["kind"] == "CustomResourceDefinition"]
+    assert rendered
+    assert not any("helm.sh/resource-policy" in m["metadata"].get("annotations", {}) for m in rendered)
+
+
+def test_notes_name_a_watched_namespace(helm: Helm) -> None:
+    done = helm("install", "modelpier", str(CHART), "--dry-run=client", "--set", "watchNamespaces={team-a}")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "kubectl apply -n team-a" in notes
+
+
+def test_old_kubernetes_is_refused(helm: Helm) -> None:
+    done = helm("template", "modelpier", str(CHART), "--kube-version", "1.32.9")
+    assert done.returncode != 0
+    assert "1.33" in done.stderr

@@ -1,0 +1,85 @@
+"""values.yaml and its schema: complete, explained, and a misspelt value is an error that names it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import CHART, Helm
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+TEXT = (CHART / "values.yaml").read_text()
+
+
+def objects(schema: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if "properties" in schema:
+        yield path, schema
+        for name, below in schema["properties"].items():
+            yield from objects(below, f"{path}.{name}" if path else name)
+
+
+def test_schema_and_values_have_the_same_keys() -> None:
+    values = yaml.safe_load(TEXT)
+    for path, schema in objects(SCHEMA):
+        here = values
+        for name in path.split(".") if path else ():
+            here = here[name]
+        optional = (
+            {"global"}
+            if not path
+            else {"requests", "limits", "claims", "nodeAffinity", "podAffinity", "podAntiAffinity"}
+        )
+        assert set(schema["properties"]) - optional == set(here) - optional, path or "(top)"
+
+
+def test_no_object_takes_unknown_keys() -> None:
+    assert all(schema["additionalProperties"] is False for _, schema in objects(SCHEMA))
+
+
+def test_every_value_has_a_comment() -> None:
+    lines = TEXT.splitlines()
+    for number, line in enumerate(lines):
+        leaf = re.match(r"^( *)([A-Za-z]+):(?: (.+))?$", line)
+        if leaf is None or (leaf[3] is None):
+            continue  # a section; its values have comments of their own
+        inside_explained_map = lines[number - 1].lstrip().startswith(("requests:", "resources:"))
+        assert lines[number - 1].lstrip().startswith("#") or inside_explained_map, f"line {number + 1}: {line.strip()}"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("operator.replcas=3", r"at '/operator'.*replcas"),
+        ("watchNamespace={a}", r"watchNamespace"),
+        ("operator.replicas=two", r"/operator/replicas.*integer"),
+        ("image.pullPolicy=Sometimes", r"/image/pullPolicy.*IfNotPresent"),
+        ("watchNamespaces=team-a", r"/watchNamespaces.*array"),
+        ("watchNamespaces={Team_A}", r"/watchNamespaces/0.*Team_A"),
+        ("server.image.digest=sha256:12", r"/server/image/digest.*sha256:12"),
+        ("server.proxy.httpProxy=proxy:3128", r"/server/proxy/httpProxy.*proxy:3128"),
+        ("allowPodOverrides=maybe", r"/allowPodOverrides.*boolean"),
+        ("operator.leaderElection.leaseDuration=0", r"/operator/leaderElection/leaseDuration"),
+        ("metrics.podMonitor.interval=often", r"/metrics/podMonitor/interval.*often"),
+    ],
+)
+def test_a_bad_value_is_named(assignment: str, message: str, helm: Helm) -> None:
+    done = helm("template", "modelpier", str(CHART), "--set", assignment)
+    assert done.returncode != 0
+    assert re.search(message, done.stderr), done.stderr
+
+
+def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:
+    done = helm("template", "modelpier", str(CHART), "--set", "serviceAccount.create=false")
+    assert done.returncode != 0
+    assert "serviceAccount.name: must be set" in done.stderr
+
+
+def test_a_leader_gives_up_before_another_one_may_begin(helm: Helm) -> None:
+    done = helm("template", "modelpier", str(CHART), "--set", "operator.leaderElection.renewDeadline=15")
+    assert done.returncode != 0
+    assert "operator.leaderElection.renewDeadline: must be less than leaseDuration" in done.stderr
