@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from modelpier_cluster.build import TOOLS, programs
 from modelpier_cluster.errors import ClusterError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from modelpier_operator.settings import Settings, from_environment
 
 from .conftest import VALUES, Manifest, Render, only
@@ -83,7 +84,7 @@ def test_image_references(arguments: list[str], reference: str, render: Render) 
 
 
 def restricted(spec: Any) -> bool:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a root that cannot be written."""
+    """The Pod Security Standard `restricted` (kubernetes.io), and a root file system that cannot be written."""
     pod = spec["securityContext"]
     containers = [container["securityContext"] for container in spec["containers"]]
     return (

@@ -1,4 +1,4 @@
-"""The chart as Helm renders it, whole: MODELPIER_UPDATE_GOLDEN=1 rewrites the expected files after a change that was meant."""
+"""The chart as Helm renders it, whole: MODELPIER_UPDATE_GOLDEN=1 rewrites the files after a change that was meant."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def test_crds_are_those_of_the_repository() -> None:
 
 
 def test_crds_are_rendered_unchanged_and_stay(render: Render) -> None:
+    """To the last digit: Helm reads integers as floating-point numbers."""
     source = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
     rendered = [m for m in render() if m["kind"] == "CustomResourceDefinition"]
     assert [m["spec"] for m in rendered] == [m["spec"] for m in source]
