@@ -65,7 +65,7 @@ MODEL = (
         only="http",
     ),
     _uri(
-        "^https?://[^?]*/([?]|$)",
+        "^https?://[^?#]*/([?#]|$)",
         "HTTP cannot list a folder: name the .onnx file, or keep the folder in s3, hf, pvc or file",
         only="http",
         want=False,

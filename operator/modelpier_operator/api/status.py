@@ -12,8 +12,8 @@ from pydantic import Field
 
 from modelpier_operator.api.v1alpha1 import Section
 
-Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
-Generation = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 31) - 1)]
+Generation = Annotated[int, Field(strict=True, ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str, Field(max_length=32768)]
 Word = Annotated[str, Field(max_length=1024)]
 Duration = Annotated[float, Field(ge=0)]
@@ -48,7 +48,7 @@ class RevisionStatus(Section):
     """Content of its model, once known."""
     pod_set: Word | None = None
     """Name of the Deployment whose pods hold it."""
-    weight: Annotated[int | None, Field(ge=0, le=100)] = None
+    weight: Annotated[int | None, Field(strict=True, ge=0, le=100)] = None
     """Percent of production traffic."""
     replicas: Count | None = None
     """Pods that exist for it."""

@@ -28,7 +28,7 @@ Quantity = Annotated[
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 """The name of an object in the same namespace."""
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
-Seconds = Annotated[int, Field(ge=1, le=86400)]
+Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
 
 
 _SNAPSHOT = "a snapshot"
@@ -93,20 +93,20 @@ class ExecutionProvider(Section):
 class Batching(Section):
     """Requests that wait at the same time run as one batch. Nothing waits for a batch to fill."""
 
-    enabled: bool = True
+    enabled: Annotated[bool, Field(strict=True)] = True
     """false: every request is a run of its own."""
-    max_rows: Annotated[int, Field(ge=1, le=65536)] = 64
+    max_rows: Annotated[int, Field(strict=True, ge=1, le=65536)] = 64
     """Rows of the first axis that one run may hold."""
 
 
 class Limits(Section):
     """What a pod takes on before it refuses."""
 
-    max_queue: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    max_queue: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1024
     """Requests that may wait in one pod; one more is answered 429."""
     request_timeout_seconds: Seconds = 60
     """Time from the last byte of a request to its answer; then it is answered 504."""
-    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 64 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(strict=True, ge=1024, le=1 << 31)] = 64 * 1024 * 1024
     """Size of a request; a larger one is answered 413."""
 
 
@@ -122,9 +122,9 @@ class Server(Section):
 
     execution_providers: list[ExecutionProvider] = Field(default_factory=list, max_length=8)
     """ONNX Runtime execution providers in order of preference. Default: CUDA with a GPU, else CPU."""
-    instances: Annotated[int, Field(ge=0, le=256)] = 0
+    instances: Annotated[int, Field(strict=True, ge=0, le=256)] = 0
     """Runs at the same time in one pod. 0: derived from the CPU limit."""
-    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    threads: Annotated[int, Field(strict=True, ge=0, le=256)] = 0
     """Threads of one run. 0: derived from the CPU limit."""
     batching: Batching = Batching()
     """How requests are put together into runs."""
@@ -170,7 +170,7 @@ class Toleration(Section):
     """Value of the taint."""
     effect: TaintEffect | None = None
     """Effect of the taint. Absent: every effect."""
-    toleration_seconds: Annotated[int | None, Field(ge=0, le=(1 << 31) - 1)] = None
+    toleration_seconds: Annotated[int | None, Field(strict=True, ge=0, le=(1 << 31) - 1)] = None
     """How long a pod stays after a NoExecute taint appeared. Absent: for ever."""
 
 
@@ -212,7 +212,7 @@ class Resources(Section):
 
     RULES: ClassVar = rules.RESOURCES
 
-    gpu: Annotated[int, Field(ge=0, le=64)] = 0
+    gpu: Annotated[int, Field(strict=True, ge=0, le=64)] = 0
     """GPUs of each pod."""
     gpu_resource: Annotated[
         str,
@@ -260,7 +260,7 @@ class Rollout(Section):
     """How long new pods of a Surge may stay unschedulable before Auto turns to Replace."""
     progress_deadline_seconds: Seconds = 900
     """A rollout that makes no progress for so long is given up; the old revision stays."""
-    revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 10
+    revision_history_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 10
     """Revisions that are kept besides the ones that serve or are rolled out."""
 
 
@@ -275,7 +275,7 @@ class ModelDeploymentSpec(Section):
     """How it is served: execution providers, batching, limits, image."""
     resources: Resources = Resources()
     """What each pod gets: GPUs, CPU, memory, disk, and on which nodes."""
-    replicas: Annotated[int, Field(ge=0, le=10000)] = 1
+    replicas: Annotated[int, Field(strict=True, ge=0, le=10000)] = 1
     """Number of pods; 0 gives everything back. kubectl scale, a HorizontalPodAutoscaler or KEDA may set it."""
     rollout: Rollout = Rollout()
     """How a new model or setting takes over from the one that serves."""

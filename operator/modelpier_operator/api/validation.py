@@ -83,6 +83,8 @@ def _url(where: str, uri: str) -> Iterator[Fault]:
         return
     if not host:
         yield Fault(where, "names no host", "write https://HOST[:PORT]/PATH")
+    if unquote(parts.path).endswith("/"):
+        yield Fault(where, "HTTP cannot list a folder", "name the .onnx file")
 
 
 def _has_empty_or_dots(scheme: str, rest: str) -> bool:
@@ -91,7 +93,7 @@ def _has_empty_or_dots(scheme: str, rest: str) -> bool:
         path = re.split("[?#]", path)[0]
     if scheme in {"http", "https", "file"}:
         path = unquote(path)
-    return any(part in {"", ".", ".."} for part in path.removesuffix("/").split("/"))
+    return any(part in {"", ".", ".."} or "\0" in part for part in path.removesuffix("/").split("/"))
 
 
 # ------------------------------------------------------------------------------------------------ labels
