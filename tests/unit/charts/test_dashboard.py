@@ -7,8 +7,7 @@ import re
 
 from modelpier_operator.telemetry import Telemetry
 from modelpier_server.telemetry import Metrics
-
-from .conftest import CHART
+from support.helm import CHART
 
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
 
