@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from modelpier_cluster.audit import events, recording, writes
+from modelpier_cluster.cli import main, parser
+from modelpier_cluster.errors import ClusterError
+from modelpier_cluster.paths import cache_root, require_visible_in_nodes, state_root, write_text
+from modelpier_cluster.progress import wait_for
+from modelpier_cluster.status import render
+
+
+@pytest.fixture
+def no_cluster(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELPIER_CLUSTER_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("verb", [["status"], ["kubeconfig"], ["load", "x"]])
+def test_without_a_cluster_the_way_to_one_is_named(no_cluster, capsys, verb):
+    assert main([*verb, "--name", "nowhere"]) == 1
+    assert "`up --name nowhere` starts one" in capsys.readouterr().err
+
+
+def test_bad_names_end_with_a_message(no_cluster, capsys):
+    assert main(["status", "--name", "Bad_Name"]) == 1
+    assert "--name 'Bad_Name'" in capsys.readouterr().err
+
+
+def test_the_name_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MODELPIER_CLUSTER_NAME", "other")
+    monkeypatch.setenv("MODELPIER_CLUSTER_NODES", "3")
+    arguments = parser().parse_args(["up"])
+    assert (arguments.name, arguments.nodes) == ("other", 3)
+
+
+def test_commands_inside_a_node_keep_their_flags():
+    arguments = parser().parse_args(["exec", "--name", "x", "n1", "ls", "-l", "--all"])
+    assert arguments.command == ["ls", "-l", "--all"]
+
+
+def test_xdg_folders_are_honoured(monkeypatch, tmp_path):
+    for name in ("MODELPIER_CLUSTER_STATE", "MODELPIER_CLUSTER_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    assert state_root() == tmp_path / "s" / "modelpier" / "clusters"
+    assert cache_root() == tmp_path / "c" / "modelpier"
+
+
+@pytest.mark.parametrize("hidden", ["/var/lib/x", "/var/log/x", "/run/user/1000/x"])
+def test_state_that_nodes_would_hide_is_refused(hidden, tmp_path):
+    with pytest.raises(ClusterError, match="MODELPIER_CLUSTER_STATE"):
+        require_visible_in_nodes(Path(hidden))
+    require_visible_in_nodes(tmp_path)
+
+
+def test_secrets_are_never_readable_by_others(tmp_path):
+    path = write_text(tmp_path / "a" / "b", "secret", 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["b"]
+
+
+def test_waiting_ends_with_what_was_waited_for():
+    with pytest.raises(ClusterError, match=r"waiting for the moon after 0 s\. Look up"):
+        wait_for("the moon", lambda: False, 0.05, "Look up")
+
+
+def test_status_for_people():
+    report = {
+        "name": "demo",
+        "running": True,
+        "ready": True,
+        "nodes": {"n1": True, "n2": False},
+        "objectStore": {"url": "http://s", "region": "r", "access_key": "a", "secret_key": "k"},
+        "kubeconfig": "/k",
+    }
+    text = render(report)
+    assert text.startswith("cluster demo: ready\n")
+    assert "n2          not ready" in text
+    assert "access key a, secret key k" in text
+
+
+def audit(verb: str, user: str = "me", resource: str = "configmaps", **more: str) -> str:
+    reference = {"resource": resource, "namespace": "default", "name": "x", **more}
+    return json.dumps({"verb": verb, "user": {"username": user}, "userAgent": "kopf/1", "objectRef": reference}) + "\n"
+
+
+def test_audit_events_of_a_span(tmp_path):
+    log = tmp_path / "audit.log"
+    log.write_text(audit("create"))
+    with recording(log) as recorded, log.open("a") as stream:
+        stream.write(audit("patch", subresource="status") + audit("get") + '{"verb": "half')
+    assert writes(recorded) == ["patch configmaps/status default/x"]
+
+
+def test_audit_log_that_does_not_exist_yet(tmp_path):
+    assert events(tmp_path / "none") == ([], 0)
+
+
+def test_writes_can_be_narrowed(tmp_path):
+    log = tmp_path / "audit.log"
+    log.write_text(
+        audit("create", user="a") + audit("update", user="system:apiserver") + audit("update", resource="leases")
+    )
+    recorded, _ = events(log)
+    assert writes(recorded) == ["create configmaps default/x", "update leases default/x"]
+    assert writes(recorded, user="a") == ["create configmaps default/x"]
+    assert writes(recorded, user="system:apiserver") == ["update configmaps default/x"]
+    assert writes(recorded, ignore_leases=True) == ["create configmaps default/x"]
+    assert writes(recorded, user_agent="curl") == []

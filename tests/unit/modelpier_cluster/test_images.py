@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from modelpier_cluster.archive import scratch_archive
+from modelpier_cluster.build_secrets import mirror_options, pip_configurations, write_secrets
+from modelpier_cluster.errors import ClusterError
+from modelpier_cluster.images import ImageBuild, build_arguments
+from modelpier_cluster.privilege import missing_packages
+from modelpier_cluster.registry import Registry, split
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("server", ("server", "latest")),
+        ("server:2", ("server", "2")),
+        ("team/server:2", ("team/server", "2")),
+        ("localhost/server:2", ("server", "2")),
+        ("198.51.100.1:5000/server", ("server", "latest")),
+        ("registry.example.com/team/server:v1", ("team/server", "v1")),
+    ],
+)
+def test_references_lose_their_host(reference, expected):
+    assert split(reference) == expected
+
+
+def test_an_image_without_a_name_asks_for_one():
+    with pytest.raises(ClusterError, match="--as NAME:TAG"):
+        split("")
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path):
+    (tmp_path / "x.tar").write_text("no tar")
+    with pytest.raises(ClusterError, match="no tar archive"):
+        Registry("127.0.0.1:1").push_archive(tmp_path / "x.tar")
+
+
+def test_a_registry_that_is_down_is_named_with_the_remedy(tmp_path):
+    program = tmp_path / "program"
+    program.write_text("x")
+    scratch_archive(tmp_path / "x.tar", "x:1", ["/bin/x"], {"bin/x": program})
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1 does not answer.*status"):
+        Registry("127.0.0.1:1").push_archive(tmp_path / "x.tar")
+
+
+def test_archives_are_the_same_when_their_files_are(tmp_path):
+    program = tmp_path / "program"
+    program.write_text("x")
+    for name in ("a", "b"):
+        scratch_archive(tmp_path / name, "x:1", ["/bin/x"], {"bin/x": program})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_build_command_line():
+    build = ImageBuild(Path("/src"), "server:1", target="cpu")
+    argv = build_arguments(build, Path("/src/Dockerfile"), ["A=1", "B=2"], {"ca.crt": Path("/ca")})
+    assert argv[-1] == "/src"
+    assert " ".join(argv).count("--build-arg") == 2
+    assert "--secret=id=ca.crt,src=/ca" in argv
+    assert argv[argv.index("--target") + 1] == "cpu"
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / ".config" / "pip").mkdir(parents=True)
+    return {"HOME": str(tmp_path)}
+
+
+def test_a_machine_without_a_mirror_passes_no_secrets(tmp_path, home, monkeypatch):
+    monkeypatch.setattr("modelpier_cluster.build_secrets.pip_configurations", lambda _: [])
+    assert write_secrets(tmp_path, home) == {}
+
+
+def test_variables_are_stronger_than_files(home):
+    file = Path(home["HOME"]) / ".config" / "pip" / "pip.conf"
+    file.write_text("[global]\nindex-url = https://one.example.com/simple\ntimeout = 5\nquiet = 2\n")
+    assert pip_configurations(home)[-1] == file
+    options = mirror_options({**home, "PIP_INDEX_URL": "https://two.example.com/simple"}, [file])
+    assert options == {"index-url": "https://two.example.com/simple", "timeout": "5"}
+
+
+def test_the_authority_is_found_where_the_container_mounts_it(tmp_path, home, monkeypatch):
+    monkeypatch.setattr("modelpier_cluster.build_secrets.pip_configurations", lambda _: [])
+    authority = tmp_path / "ca.pem"
+    authority.write_text("certificate")
+    secrets = write_secrets(tmp_path, {**home, "SSL_CERT_FILE": str(authority)})
+    assert secrets["ca.crt"] == authority
+    assert "cert = /run/secrets/ca.crt" in secrets["pip.conf"].read_text()
+
+
+def test_missing_programs_are_told_as_packages(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wanted = {"no-such-program": "a-package", "no-other-program": "a-package", "/no/such/file": "keys", "/bin/sh": "sh"}
+    assert missing_packages(wanted) == ["a-package", "keys"]
