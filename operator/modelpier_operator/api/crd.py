@@ -142,7 +142,7 @@ def _convert(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
     if text := flat.get("description"):
         made["description"] = " ".join(str(text).split())
     made |= {key: flat[key] for key in _KEPT if key in flat}
-    if made["type"] == "integer":
+    if made["type"] == "integer" and "format" not in flat:
         made["format"] = "int32" if made.get("maximum", _INT32) <= _INT32 else "int64"
     if made["type"] == "object" and made.get("default") is not None:
         made["default"] = _without_empty(made["default"])

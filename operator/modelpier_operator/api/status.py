@@ -13,7 +13,8 @@ from pydantic import Field
 from modelpier_operator.api.v1alpha1 import Section
 
 Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 31) - 1)]
-Generation = Annotated[int, Field(strict=True, ge=0, le=(1 << 63) - 1)]
+# Without a maximum: the API server keeps bounds as floats, and no integer of 64 bits fits the one of 2**63 - 1.
+Generation = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
 Text = Annotated[str, Field(max_length=32768)]
 Word = Annotated[str, Field(max_length=1024)]
 Duration = Annotated[float, Field(ge=0)]
