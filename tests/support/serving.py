@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from modelpier_server import runtime, transport
-from modelpier_server.contract import Batching, Limits, ModelReport, ModelState, Options, PlannedModel
+from modelpier_server.contract import ModelReport, ModelState, Options, PlannedModel
 from modelpier_server.errors import NotFound, Unavailable
 from modelpier_server.scheduler import Servable
+from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
 from support import onnx_models
 
@@ -39,6 +43,34 @@ def servable(model: bytes, folder: Path, plan: PlannedModel | None = None, metri
     served = Servable(runtime.load(path, plan.options), plan, metrics or Metrics())
     served.warm_up()
     return served
+
+
+class Gated:
+    """A session whose runs wait until the gate opens."""
+
+    def __init__(self, session: runtime.Session) -> None:
+        self._session = session
+        self.gate = threading.Event()
+        self.runs: list[int] = []
+        """Rows of the first input of each run, in the order of their starts."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        self.runs.append(next(iter(feeds.values())).shape[0])
+        assert self.gate.wait(PATIENCE)
+        return self._session.run(feeds, outputs)
+
+
+def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> tuple[Servable, Gated]:
+    """A servable that runs on threads, behind a gate; `rows`: how many a run may hold."""
+    plan = plan or planned(instances=1)
+    path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
+    session = Gated(runtime.load(path, plan.options))
+    served = Servable(session, plan, Metrics())  # type: ignore[arg-type]
+    served.finding = Finding(rows, "by the test")
+    return served, session
 
 
 @dataclass
@@ -189,19 +221,3 @@ async def until(condition: object, seconds: float = PATIENCE) -> None:
     while not condition():  # type: ignore[operator]
         assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
         await asyncio.sleep(0.005)
-
-
-__all__ = [
-    "Answer",
-    "Batching",
-    "Client",
-    "Limits",
-    "Running",
-    "Shelf",
-    "planned",
-    "request_bytes",
-    "running",
-    "servable",
-    "tensor",
-    "until",
-]

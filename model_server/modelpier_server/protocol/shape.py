@@ -18,7 +18,7 @@ def check_shape(shape: Sequence[int], slot: Slot, signature: Signature, where: s
     if len(shape) != len(expected):
         raise _mismatch(shape, slot, where)
     for got, want in zip(shape, expected, strict=True):
-        if got != want and (want >= 0 or not 0 <= got < ELEMENTS_LIMIT):
+        if got != want if want >= 0 else not 0 <= got < ELEMENTS_LIMIT:
             raise _mismatch(shape, slot, where)
     elements = prod(shape)
     if elements >= ELEMENTS_LIMIT:

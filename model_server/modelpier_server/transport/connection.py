@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._upgrade_ignored()
+            self._mute()
         except httptools.HttpParserInvalidMethodError:
             self._refuse(501, "request line: unknown method")
         except httptools.HttpParserError as error:
@@ -150,6 +150,8 @@ class Connection(asyncio.Protocol):
         exchange.started = self._server.clock() if self._server.access_log is not None else 0.0
         self._queue.append(exchange)
         self._size = 0
+        if b"upgrade" in headers and parser.should_upgrade():
+            self._ignore_upgrade(exchange)
         if self._head_bytes > self._server.limits.max_header_bytes or len(headers) > self._server.limits.max_headers:
             self._refuse(431, "headers: too many, or too large")
         elif b"host" not in headers and parser.get_http_version() != "1.0":
@@ -287,13 +289,11 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(400, f"malformed HTTP: {error}")
 
-    def _upgrade_ignored(self) -> None:
-        """RFC 9110, 7.8: a server may ignore Upgrade. What follows such a request was cut off by the parser."""
-        self._mute()
-        if not self._queue:
-            self._close()
-        for exchange in self._queue:
-            exchange.keep_alive = exchange is not self._queue[-1]
+    def _ignore_upgrade(self, exchange: Exchange) -> None:
+        """RFC 9110, 7.8: a server may. But the parser reads nothing more after such a request, not even its body."""
+        exchange.keep_alive = False
+        if exchange.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in exchange.headers:
+            self._refuse(400, "header upgrade: not supported on a request with a body; send it without")
 
     # ------------------------------------------------------------------------------------------ the end
     @property

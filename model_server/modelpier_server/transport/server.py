@@ -53,6 +53,8 @@ class Server:
         self.now = self.clock()
         self.connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
+        self.port = 0
+        """The one that the kernel gave when 0 was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._tick()
@@ -60,13 +62,8 @@ class Server:
     async def listen(self, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        self.port = int(self._listener.sockets[0].getsockname()[1])
         self._sweep()
-
-    @property
-    def port(self) -> int:
-        """The one that was given by the kernel when 0 was asked for."""
-        assert self._listener is not None
-        return int(self._listener.sockets[0].getsockname()[1])
 
     @property
     def unanswered(self) -> int:
