@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -270,6 +271,12 @@ class Report:
         )
 
 
+_LONGEST_REVISION = 253
+"""Of a Kubernetes name: even escaped it leaves room for a message."""
+_LONGEST_ESCAPE = 12
+"""Bytes that JSON can make of one character."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A termination message."""
@@ -280,10 +287,13 @@ class Failure:
 
     def encode(self) -> bytes:
         """At most TERMINATION_LOG_LIMIT bytes: a cut message would not parse."""
-        message = self.message
-        while len(raw := json.dumps({**asdict(self), "message": message}).encode()) > TERMINATION_LOG_LIMIT:
-            message = message[: len(message) - max(1, len(raw) - TERMINATION_LOG_LIMIT)]
+        message, revision = self.message[:TERMINATION_LOG_LIMIT], self.revision[:_LONGEST_REVISION]
+        while len(raw := self._encode(message, revision)) > TERMINATION_LOG_LIMIT:
+            message = message[: -max(1, (len(raw) - TERMINATION_LOG_LIMIT) // _LONGEST_ESCAPE)]
         return raw
+
+    def _encode(self, message: str, revision: str) -> bytes:
+        return json.dumps({"reason": self.reason, "message": message, "revision": revision}).encode()
 
     @classmethod
     def decode(cls, raw: bytes | str) -> Failure:
@@ -299,9 +309,13 @@ E = TypeVar("E", bound=StrEnum)
 
 def _parse(raw: bytes | str, where: str) -> Any:
     try:
-        return json.loads(raw)
-    except ValueError as error:
+        return json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{where}: not JSON: {error}") from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
@@ -335,6 +349,33 @@ def _whole(data: Mapping[str, Any], key: str, where: str, *, low: int = 0, defau
     return value
 
 
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST_NUMBER:
+        raise ContractError(f"{where}: must be a number")
+    return float(value)
+
+
+_LARGEST_NUMBER = 1e300
+"""Larger whole numbers do not become floats."""
+
+
+def _flag(data: Mapping[str, Any], key: str, where: str, *, default: bool) -> bool:
+    value = data.get(key, default)
+    if not isinstance(value, bool):
+        raise ContractError(f"{where}.{key}: must be true or false")
+    return value
+
+
+def _digest(data: Mapping[str, Any], where: str) -> str | None:
+    value = _optional_text(data, "digest", where)
+    if value is not None and not _DIGEST.fullmatch(value):
+        raise ContractError(f"{where}.digest: must be sha256: and 64 hexadecimal digits in lower case")
+    return value
+
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
 def _member(enum: type[E], data: Mapping[str, Any], key: str, where: str) -> E:
     try:
         return enum(str(data.get(key)))
@@ -349,7 +390,7 @@ def _model(value: Any, where: str) -> PlannedModel:
         revision=_text(data, "revision", where),
         version=_text(data, "version", where),
         uri=_text(data, "uri", where),
-        digest=_optional_text(data, "digest", where),
+        digest=_digest(data, where),
         weight=_whole(data, "weight", where, default=100),
         role=_member(Role, data, "role", where),
         credentials=_optional_text(data, "credentials", where),
@@ -361,22 +402,22 @@ def _options(value: Any, where: str) -> Options:
     data, default = _object(value, where), Options()
     batching = _object(data.get("batching") or {}, f"{where}.batching")
     limits = _object(data.get("limits") or {}, f"{where}.limits")
-    timeout = limits.get("request_timeout", default.limits.request_timeout)
-    if not isinstance(timeout, int | float) or timeout <= 0:
+    timeout = _number(limits.get("request_timeout", default.limits.request_timeout), f"{where}.limits.request_timeout")
+    if timeout <= 0:
         raise ContractError(f"{where}.limits.request_timeout: must be a number of seconds > 0")
     return Options(
-        providers=tuple(_provider(p, f"{where}.providers[{i}]") for i, p in enumerate(data["providers"]))
+        providers=tuple(_provider(p, f"{where}.providers[{i}]") for i, p in enumerate(_array(data, "providers", where)))
         if data.get("providers")
         else default.providers,
         instances=_whole(data, "instances", where, default=0),
         threads=_whole(data, "threads", where, default=0),
         batching=Batching(
-            enabled=bool(batching.get("enabled", True)),
+            enabled=_flag(batching, "enabled", f"{where}.batching", default=True),
             max_rows=_whole(batching, "max_rows", f"{where}.batching", low=1, default=default.batching.max_rows),
         ),
         limits=Limits(
             max_queue=_whole(limits, "max_queue", f"{where}.limits", low=1, default=default.limits.max_queue),
-            request_timeout=float(timeout),
+            request_timeout=timeout,
             max_body_bytes=_whole(
                 limits, "max_body_bytes", f"{where}.limits", low=1, default=default.limits.max_body_bytes
             ),
@@ -401,15 +442,24 @@ def _report(value: Any, where: str) -> ModelReport:
         provider=_optional_text(data, "provider", where),
         reason=None if data.get("reason") is None else _member(FailureReason, data, "reason", where),
         message=str(data.get("message", "")),
-        timings={str(k): float(v) for k, v in _object(data.get("timings") or {}, f"{where}.timings").items()},
+        timings={
+            str(k): _number(v, f"{where}.timings")
+            for k, v in _object(data.get("timings") or {}, f"{where}.timings").items()
+        },
         size_bytes=_whole(data, "size_bytes", where, default=0),
-        inputs=tuple(_tensor(t, f"{where}.inputs") for t in data.get("inputs") or ()),
-        outputs=tuple(_tensor(t, f"{where}.outputs") for t in data.get("outputs") or ()),
+        inputs=_tensors(data, "inputs", where),
+        outputs=_tensors(data, "outputs", where),
     )
+
+
+def _tensors(data: Mapping[str, Any], key: str, where: str) -> tuple[TensorSpec, ...]:
+    found = _array(data, key, where) if data.get(key) else []
+    return tuple(_tensor(value, f"{where}.{key}[{i}]") for i, value in enumerate(found))
 
 
 def _tensor(value: Any, where: str) -> TensorSpec:
     data = _object(value, where)
-    return TensorSpec(
-        _text(data, "name", where), _text(data, "datatype", where), tuple(int(d) for d in _array(data, "shape", where))
-    )
+    shape = _array(data, "shape", where)
+    if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
+        raise ContractError(f"{where}.shape: must be an array of whole numbers")
+    return TensorSpec(_text(data, "name", where), _text(data, "datatype", where), tuple(shape))

@@ -1,0 +1,261 @@
+"""The wire contract: what is encoded decodes to the same; whatever else comes is refused by name, never by a crash."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelpier_server import contract
+from modelpier_server.contract import (
+    Batching,
+    ContractError,
+    Failure,
+    FailureReason,
+    Limits,
+    ModelReport,
+    ModelState,
+    Options,
+    Plan,
+    PlannedModel,
+    Provider,
+    Report,
+    Role,
+    TensorSpec,
+)
+
+text = st.text(min_size=1, max_size=20)
+whole = st.integers(0, 2**53)
+digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
+options = st.builds(
+    Options,
+    providers=st.lists(st.builds(Provider, text, st.dictionaries(text, text, max_size=2)), min_size=1, max_size=3).map(
+        tuple
+    ),
+    instances=whole,
+    threads=whole,
+    batching=st.builds(Batching, st.booleans(), st.integers(1, 10**6)),
+    limits=st.builds(Limits, st.integers(1, 10**6), st.floats(0.001, 1e6), st.integers(1, 2**40)),
+)
+models = st.builds(
+    PlannedModel,
+    name=text,
+    revision=text,
+    version=text,
+    uri=text,
+    digest=st.none() | digests,
+    weight=whole,
+    role=st.sampled_from(Role),
+    credentials=st.none() | text,
+    options=options,
+)
+plans = st.builds(Plan, text, st.integers(1, 2**53), st.lists(models, max_size=3).map(tuple))
+tensors = st.lists(
+    st.builds(TensorSpec, text, text, st.lists(st.integers(-1, 2**40), max_size=4).map(tuple)), max_size=2
+)
+reports = st.builds(
+    Report,
+    whole,
+    st.booleans(),
+    whole,
+    st.text(max_size=20),
+    st.lists(
+        st.builds(
+            ModelReport,
+            name=text,
+            revision=text,
+            version=text,
+            state=st.sampled_from(ModelState),
+            digest=st.none() | digests,
+            provider=st.none() | text,
+            reason=st.none() | st.sampled_from(FailureReason),
+            message=st.text(max_size=20),
+            timings=st.dictionaries(text, st.floats(0, 1e6), max_size=3),
+            size_bytes=whole,
+            inputs=tensors.map(tuple),
+            outputs=tensors.map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(plans)
+def test_plans_come_back(plan: Plan) -> None:
+    assert Plan.decode(plan.encode()) == plan
+
+
+@given(reports)
+def test_reports_come_back(report: Report) -> None:
+    assert Report.decode(report.encode()) == report
+
+
+@given(st.sampled_from(FailureReason), st.text(), st.text(max_size=63))
+def test_failures_come_back(reason: FailureReason, message: str, revision: str) -> None:
+    failure = Failure(reason, message, revision)
+    raw = failure.encode()
+    assert len(raw) <= contract.TERMINATION_LOG_LIMIT
+    back = Failure.decode(raw)
+    assert (back.reason, back.revision) == (reason, revision)
+    assert message.startswith(back.message)
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "\U0001f600", '"', "\\"])
+def test_a_long_failure_is_cut_to_what_a_kubelet_keeps(letter: str) -> None:
+    failure = Failure(FailureReason.MODEL_INVALID, letter * 10_000, "r" * 5_000)
+    raw = failure.encode()
+    assert len(raw) <= contract.TERMINATION_LOG_LIMIT
+    assert Failure.decode(raw).reason is FailureReason.MODEL_INVALID
+
+
+def test_equal_plans_have_equal_bytes() -> None:
+    model = PlannedModel("m", "r", "1", "file:///m", options=Options((Provider("CPU", {"b": "1", "a": "2"}),)))
+    other = PlannedModel("m", "r", "1", "file:///m", options=Options((Provider("CPU", {"a": "2", "b": "1"}),)))
+    assert Plan("o", 1, (model,)).encode() == Plan("o", 1, (other,)).encode()
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(p for key, inner in items for p in _paths(inner, (*path, key)))]
+
+
+PLAN = json.loads(
+    Plan("o", 3, (PlannedModel("m", "r", "1", "s3://b/k", "sha256:" + "0" * 64, credentials="c"),)).encode()
+)
+REPORT = json.loads(
+    Report(
+        1,
+        True,
+        1,
+        "",
+        (
+            ModelReport(
+                "m", "r", "1", ModelState.READY, timings={"load": 1.0}, inputs=(TensorSpec("x", "FP32", (-1, 3)),)
+            ),
+        ),
+    ).encode()
+)
+
+
+@pytest.mark.parametrize(("kind", "good"), [(Plan, PLAN), (Report, REPORT)])
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_any_field_may_be_anything(kind: Any, good: Mapping[str, Any], data: st.DataObject) -> None:
+    """One value of a good message replaced or removed: refused with ContractError, or understood and stable."""
+    message = json.loads(json.dumps(good))
+    path = data.draw(st.sampled_from(_paths(message)[1:]))
+    holder = message
+    for key in path[:-1]:
+        holder = holder[key]
+    if isinstance(holder, dict) and data.draw(st.booleans()):
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = data.draw(json_values)
+    error = ""
+    try:
+        decoded = kind.decode(json.dumps(message))
+    except ContractError as refused:
+        error = str(refused)
+    else:
+        assert kind.decode(decoded.encode()) == decoded
+    assert not error or error.startswith(kind.__name__.lower())
+
+
+@pytest.mark.parametrize("kind", [Plan, Report, Failure])
+@given(raw=st.binary(max_size=60))
+def test_any_bytes(kind: Any, raw: bytes) -> None:
+    with pytest.raises(ContractError):
+        kind.decode(raw)
+
+
+@pytest.mark.parametrize("kind", [Plan, Report, Failure])
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'"\xff"', b"NaN"])
+def test_hostile_bytes(kind: Any, raw: bytes) -> None:
+    with pytest.raises(ContractError):
+        kind.decode(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "names"),
+    [
+        (("owner_uid",), "", "plan.owner_uid"),
+        (("generation",), 0, "plan.generation"),
+        (("generation",), True, "plan.generation"),
+        (("models",), {}, "plan.models"),
+        (("models", 0, "name"), None, "plan.models[0].name"),
+        (("models", 0, "digest"), "md5:1", "plan.models[0].digest"),
+        (("models", 0, "role"), "boss", "plan.models[0].role"),
+        (("models", 0, "weight"), -1, "plan.models[0].weight"),
+        (("models", 0, "options", "providers"), 5, "plan.models[0].options.providers"),
+        (("models", 0, "options", "providers"), ["CPU"], "plan.models[0].options.providers[0]"),
+        (("models", 0, "options", "limits", "request_timeout"), 0, "request_timeout"),
+        (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
+        (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),
+        (("models", 0, "options", "limits", "max_queue"), 0, "max_queue"),
+        (("models", 0, "options", "batching", "max_rows"), "8", "max_rows"),
+    ],
+)
+def test_refusals_name_the_field(path: tuple[Any, ...], value: Any, names: str) -> None:
+    message = json.loads(json.dumps(PLAN))
+    holder = message
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    with pytest.raises(ContractError) as caught:
+        Plan.decode(json.dumps(message))
+    assert names in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ signatures
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
+
+
+def test_a_signature_is_that_of_rfc_8032() -> None:
+    """Test 2 of RFC 8032, section 7.1."""
+    private = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+    public = base64.b64encode(
+        bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+    ).decode()
+    expected = (
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    signature = contract.sign(b"\x72", private)
+    assert base64.b64decode(signature).hex() == expected
+    contract.verify(b"\x72", signature, public)
+
+
+@given(st.binary(max_size=200), st.data())
+def test_a_changed_plan_does_not_pass(raw: bytes, data: st.DataObject) -> None:
+    signature = contract.sign(raw, bytes(range(32)))
+    contract.verify(raw, signature, PUBLIC)
+    other = data.draw(st.binary(max_size=200).filter(lambda b: b != raw))
+    with pytest.raises(ContractError):
+        contract.verify(other, signature, PUBLIC)
+
+
+@pytest.mark.parametrize("signature", ["", "x", "ä", "AAAA", base64.b64encode(bytes(64)).decode(), "A" * 10_000])
+@pytest.mark.parametrize("key", [PUBLIC, "", "ä", base64.b64encode(bytes(31)).decode(), "%%%"])
+def test_no_signature_passes_by_being_odd(signature: str, key: str) -> None:
+    with pytest.raises(ContractError):
+        contract.verify(b"plan", signature, key)
+
+
+def test_every_planned_field_is_on_the_wire() -> None:
+    """A field that is added to the types and forgotten in `decode` would be dropped in silence."""
+    model = asdict(PlannedModel("m", "r", "1", "u"))
+    assert set(PLAN["models"][0]) == set(model)
+    assert {f.name for f in fields(Plan)} == set(PLAN)
