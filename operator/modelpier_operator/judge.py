@@ -11,13 +11,15 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from modelpier_operator import names
+from modelpier_operator.api import validation
 from modelpier_operator.api.conditions import Reason
-from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
+from modelpier_operator.api.v1alpha1 import Rollout, RuntimeUpgrade
 from modelpier_operator.decide import gather, goals, intent, plan, revision, rollout
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Ref
 from modelpier_operator.decide.gather import Facts
 from modelpier_operator.decide.goals import Goal
+from modelpier_operator.decide.intent import Intent
 from modelpier_operator.decide.memory import Memory
 from modelpier_operator.decide.revision import Revision
 from modelpier_operator.decide.rollout import Decision, Situation
@@ -37,7 +39,6 @@ class Ask:
     """All, with `wanted` among them."""
     replicas: int
     rollout: Rollout
-    attempt: str
     refusal: Finding | None = None
 
 
@@ -55,35 +56,34 @@ def judge(observed: Observed, settings: Settings, keys: PlanKeys, now: datetime)
 # ------------------------------------------------------------------------------------------------ what is wanted
 def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
     """A Finding where nothing can be followed, and nothing is there that could be kept."""
-    raw = facts.md["spec"]
     try:
-        spec = intent.parsed(raw)
+        taken = intent.of(facts.md["spec"])
     except ValidationError as error:
-        return _kept(facts, Finding(Reason.SPEC_INVALID, _first_error(error)))
+        return _kept(facts, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
     stable = revision.stable(facts.revisions)
-    taken = intent.snapshot(spec)
-    if spec.resources.pod_template and not settings.allow_pod_overrides and not (stable and stable.hash == taken[0]):
-        return _kept(facts, Finding(Reason.POD_OVERRIDES_FORBIDDEN, Reason.POD_OVERRIDES_FORBIDDEN.remedy))
-    wanted = _wanted(facts, spec, taken, settings, keys)
+    spec = taken.spec
+    # What serves already is not judged again: a check of a later version must not undo it.
+    if not (stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
+        return _kept(facts, refusal)
+    wanted = _wanted(facts, taken, settings, keys)
     others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
-    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout, intent.attempt(raw))
+    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout)
 
 
-def _wanted(
-    facts: Facts, spec: ModelDeploymentSpec, taken: tuple[str, Manifest], settings: Settings, keys: PlanKeys
-) -> Revision:
+def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision:
     """The revision of this intent: the newest there is, or a new one with the pods that would be made now."""
-    wanted_hash, snapshot = taken
+    spec = taken.spec
     highest = max((r.number for r in facts.revisions), default=0)
-    known = revision.of_intent(facts.revisions, wanted_hash)
+    known = revision.of_intent(facts.revisions, taken.hash)
     image = intent.server_image(spec, settings)
     if known and (spec.server.runtime_upgrade is RuntimeUpgrade.MANUAL or known.image == image):
         return revision.wanted_again(_pinned(facts, known), highest)
     return Revision(
-        name=names.revision_name(facts.name, names.digest([wanted_hash, image]) if known else wanted_hash),
+        name=names.revision_name(facts.name, names.digest([taken.hash, image]) if known else taken.hash),
         number=highest + 1,
-        hash=wanted_hash,
-        snapshot=snapshot,
+        hash=taken.hash,
+        snapshot=taken.snapshot,
+        spec=intent.remembered(taken.snapshot),
         template=pod.template(facts.md, spec, settings, keys),
         # Another runtime of the same model: it must serve the same bytes.
         memory=Memory(digest=known.memory.digest if known else None),
@@ -104,12 +104,15 @@ def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
         return refusal
     live = facts.serving(kept.name)
     wanted = live.replicas if live and not isinstance(replicas, int) else int(replicas or 0)
-    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), "", refusal)
+    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
 
 
-def _first_error(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+def _refusal(facts: Facts, spec: ModelDeploymentSpec, settings: Settings) -> Finding | None:
+    """Why no revision is made of a spec that the API server took."""
+    if spec.resources.pod_template and not settings.allow_pod_overrides:
+        return Finding(Reason.POD_OVERRIDES_FORBIDDEN, Reason.POD_OVERRIDES_FORBIDDEN.remedy)
+    faults = validation.faults(facts.name, spec)
+    return Finding(Reason.SPEC_INVALID, str(faults[0])) if faults else None
 
 
 # ------------------------------------------------------------------------------------------------ what follows
@@ -120,7 +123,7 @@ def _situation(observed: Observed, facts: Facts, asked: Ask, now: datetime) -> S
         wanted=asked.wanted,
         replicas=asked.replicas,
         rollout=asked.rollout,
-        attempt=asked.attempt,
+        asked=facts.md["spec"],
         capacity=observed.capacity,
         now=now,
     )

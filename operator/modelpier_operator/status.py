@@ -119,7 +119,8 @@ def _cause(judged: Verdict) -> Finding:
 
 
 def _with_remedy(finding: Finding) -> str:
-    return f"{finding.message.rstrip()} {finding.reason.remedy}".strip()
+    told = finding.message.rstrip() or finding.reason.cause
+    return f"{told}{'' if told.endswith('.') else '.'} {finding.reason.remedy}".rstrip()
 
 
 def _condition(

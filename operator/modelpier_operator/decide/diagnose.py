@@ -65,10 +65,22 @@ def worst(pods: Iterable[Pod], revision: str) -> Finding:
 def workload(deployment: Manifest | None, replica_sets: Iterable[Manifest]) -> Finding | None:
     """Why no pod comes into being: said of the Deployment or its ReplicaSets, because there is no pod to say it of."""
     for owner in (deployment, *replica_sets):
-        for condition in ((owner or {}).get("status") or {}).get("conditions") or ():
-            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-                return refusal(str(condition.get("message") or ""))
+        if failure := _replica_failure(owner):
+            return refusal(str(failure.get("message") or ""))
     return None
+
+
+def waits_for_quota_since(deployment: Manifest | None) -> str | None:
+    """Since when a ResourceQuota refuses its pods."""
+    failure = _replica_failure(deployment)
+    if not failure or refusal(str(failure.get("message") or "")).reason is not Reason.QUOTA_EXCEEDED:
+        return None
+    return failure.get("lastTransitionTime")
+
+
+def _replica_failure(owner: Manifest | None) -> Mapping[str, Any] | None:
+    conditions = ((owner or {}).get("status") or {}).get("conditions") or ()
+    return next((c for c in conditions if c.get("type") == "ReplicaFailure" and c.get("status") == "True"), None)
 
 
 def refusal(message: str) -> Finding:

@@ -1,4 +1,4 @@
-"""A spec as typed values, by its content: parsed once however many passes look at it.
+"""A spec as typed values, by its content: parsed and hashed once, however many passes look at it.
 
 The memo is keyed by the bytes of the JSON, so that a pass stays a function of its input.
 """
@@ -6,6 +6,7 @@ The memo is keyed by the bytes of the JSON, so that a pass stays a function of i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,20 +20,23 @@ from modelpier_operator.settings import Settings
 _REMEMBERED = 512
 
 
-def parsed(spec: Mapping[str, Any]) -> ModelDeploymentSpec:
+@dataclass(frozen=True)
+class Intent:
+    spec: ModelDeploymentSpec
+    hash: str
+    """The revision hash: of `snapshot`."""
+    snapshot: Mapping[str, Any]
+    """What is served, and nothing of how many or how to get there."""
+
+
+def of(spec: Mapping[str, Any]) -> Intent:
     """Of a ModelDeployment. Raises pydantic.ValidationError."""
-    return _parsed(orjson.dumps(spec))
+    return _of(orjson.dumps(spec))
 
 
 def remembered(taken: Mapping[str, Any]) -> ModelDeploymentSpec:
     """Of the snapshot in a revision. Raises pydantic.ValidationError for one that was tampered with."""
     return _remembered(orjson.dumps(taken))
-
-
-def snapshot(spec: ModelDeploymentSpec) -> tuple[str, Mapping[str, Any]]:
-    """The revision hash and the JSON that it covers: what is served, and nothing of how many or how to get there."""
-    value = normalise(spec)
-    return names.digest(value), value
 
 
 def attempt(spec: Mapping[str, Any]) -> str:
@@ -48,8 +52,10 @@ def server_image(spec: ModelDeploymentSpec, settings: Settings) -> str:
 
 
 @lru_cache(_REMEMBERED)
-def _parsed(raw: bytes) -> ModelDeploymentSpec:
-    return parse_spec(orjson.loads(raw))
+def _of(raw: bytes) -> Intent:
+    spec = parse_spec(orjson.loads(raw))
+    snapshot = normalise(spec)
+    return Intent(spec, names.digest(snapshot), snapshot)
 
 
 @lru_cache(_REMEMBERED)

@@ -45,10 +45,10 @@ def choose(asked: Strategy, wanted: Need, replicas: int, capacity: Capacity | No
     if capacity is None:
         return Placement(asked, Strategy.SURGE, "Free GPUs are unknown: the operator may not see nodes.")
     room = fits(wanted, capacity)
-    what = f"{replicas} x {wanted.count} {wanted.resource}"
+    what = f"{replicas} new pods of {wanted.count} GPUs each ({wanted.resource})"
     if room >= replicas:
-        return Placement(asked, Strategy.SURGE, f"{what} are free.")
-    return Placement(asked, Strategy.REPLACE, f"{what} are needed beside the old pods, there is room for {room} pods.")
+        return Placement(asked, Strategy.SURGE, f"There is room for {what}.")
+    return Placement(asked, Strategy.REPLACE, f"There is room for {room} of {what} beside the old ones.")
 
 
 def fits(wanted: Need, capacity: Capacity, without: Iterable[tuple[str, str]] = ()) -> int:

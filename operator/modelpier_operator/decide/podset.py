@@ -1,4 +1,4 @@
-"""Pod sets, where revisions are served: a Deployment, the ConfigMap with its plan, and its pods, as a pass sees them."""
+"""Pod sets, where revisions are served: a Deployment, the ConfigMap with its plan, and its pods, as seen by a pass."""
 
 from __future__ import annotations
 

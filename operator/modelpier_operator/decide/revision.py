@@ -27,14 +27,11 @@ class Revision:
     hash: str
     """Of the intent alone: a runtime upgrade makes another revision of the same hash."""
     snapshot: Mapping[str, Any]
+    spec: ModelDeploymentSpec
+    """The snapshot, typed; `replicas` and `rollout` in it are defaults: they are no part of a revision."""
     template: Mapping[str, Any]
     """The frozen pod template, without what names its pod set."""
     memory: Memory = field(default_factory=Memory)
-
-    @property
-    def spec(self) -> ModelDeploymentSpec:
-        """`replicas` and `rollout` in it are defaults: they are no part of a revision."""
-        return intent.remembered(self.snapshot)
 
     @property
     def image(self) -> str:
@@ -60,7 +57,7 @@ def read(manifest: Manifest) -> Revision | None:
     """None for a ControllerRevision whose data somebody has made unusable: it is made again under its own name."""
     data, metadata = manifest.get("data") or {}, manifest["metadata"]
     try:
-        intent.remembered(data["spec"])
+        spec = intent.remembered(data["spec"])
         data["template"]["spec"]["containers"][0]["image"]
     except (KeyError, TypeError, IndexError, ValidationError):
         return None
@@ -69,6 +66,7 @@ def read(manifest: Manifest) -> Revision | None:
         number=int(manifest.get("revision") or 0),
         hash=(metadata.get("labels") or {}).get(names.LABEL_REVISION_HASH, ""),
         snapshot=data["spec"],
+        spec=spec,
         template=data["template"],
         memory=memory.read(metadata.get("annotations") or {}),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from modelpier_operator.api.conditions import Reason
 from modelpier_operator.api.v1alpha1 import Rollout, Strategy
-from modelpier_operator.decide import clock, diagnose, placement, replacing
+from modelpier_operator.decide import clock, diagnose, intent, placement, replacing
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Capacity
 from modelpier_operator.decide.gather import Facts
@@ -44,10 +45,14 @@ class Situation:
     wanted: Revision
     replicas: int
     rollout: Rollout
-    attempt: str
-    """Hash of the spec that asks for `wanted`."""
+    asked: Mapping[str, Any]
+    """The spec that asks for `wanted`."""
     capacity: Capacity | None
     now: datetime
+
+    @property
+    def attempt(self) -> str:
+        return intent.attempt(self.asked)
 
     @property
     def new(self) -> PodSet:
@@ -96,7 +101,7 @@ def first(s: Situation) -> Decision | None:
     wanted, goals = _started(s), {s.wanted.name: s.replicas}
     if s.new.ready:
         wanted = wanted.remembering(promoted=clock.stamp(s.now))
-        return Decision(Phase.FIRST, wanted, wanted, goals)
+        return Decision(Phase.COMPLETE, wanted, wanted, goals)
     return Decision(Phase.FIRST, None, wanted, goals, wake_after=_left(s, wanted))
 
 
@@ -118,7 +123,10 @@ def proved(s: Situation) -> Decision | None:
     """All its pods are ready: it takes the production weight; the old pods leave once that has spread."""
     if s.proved < s.replicas or not s.wanted.memory.started:
         return None
-    wanted = s.wanted.remembering(promoted=clock.stamp(s.now), failure=None)
+    after = clock.parse(s.stable.memory.promoted) if s.stable else None
+    # Another operator's clock may have been ahead: the order of promotions must not depend on it.
+    moment = max(s.now, after + timedelta(microseconds=1)) if after else s.now
+    wanted = s.wanted.remembering(promoted=clock.stamp(moment), failure=None)
     return Decision(Phase.COMPLETE, wanted, wanted, {wanted.name: s.replicas})
 
 
@@ -196,7 +204,7 @@ def _placed(s: Situation, wanted: Revision) -> Revision:
         return wanted.remembering(placement=placement.choose(s.rollout.strategy, need, s.replicas, s.capacity))
     if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and _capacity_left(s) == 0.0:
         waited = s.rollout.capacity_wait_seconds
-        why = f"New pods beside the old ones found no free {need.resource} for {waited} s."
+        why = f"New pods beside the old ones found no free GPU ({need.resource}), or no quota for one, for {waited} s."
         return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, why))
     return wanted
 
@@ -261,6 +269,7 @@ def _became_ready(pod: Pod) -> str | None:
 def _capacity_left(s: Situation) -> float | None:
     """Seconds until Auto has waited long enough for GPUs; 0: it has; None: no new pod waits for any."""
     since = [diagnose.waits_for_gpu_since(p) for p in s.new.active]
+    since.append(diagnose.waits_for_quota_since(s.new.deployment))
     waits = [clock.elapsed(moment, s.now) for moment in since if moment]
     return max(0.0, s.rollout.capacity_wait_seconds - max(waits)) if waits else None
 
