@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from modelpier_operator import names
 from modelpier_operator.api import validation
 from modelpier_operator.api.conditions import Reason
-from modelpier_operator.api.v1alpha1 import Rollout, RuntimeUpgrade
+from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
 from modelpier_operator.decide import gather, goals, intent, plan, revision, rollout
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Ref

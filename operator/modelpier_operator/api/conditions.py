@@ -76,7 +76,6 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut", "A new revision takes over; the old one serves meanwhile."
     SCALING = "Scaling", "The number of pods follows spec.replicas."
     RESTARTING = "Restarting", "A pod that served is not ready at the moment and starts again."
-    TERMINATING = "Terminating", "The ModelDeployment is being deleted."
 
     # ------------------------------------------------------------------------------------ capacity
     INSUFFICIENT_GPU = (
