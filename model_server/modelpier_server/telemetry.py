@@ -192,8 +192,17 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in _STANDARD}
 
 
-def configure(level: str = "INFO", stream: TextIO = sys.stderr) -> None:
+class TextFormatter(logging.Formatter):
+    """For people: time of day, level, message, and the fields that have a value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={value}" for key, value in _extra(vars(record)).items() if value is not None)
+        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure(level: str = "INFO", stream: TextIO = sys.stderr, *, text: bool = False) -> None:
     """Sends the logs of this package, and of everybody else in this process, to `stream`."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

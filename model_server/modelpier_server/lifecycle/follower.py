@@ -190,10 +190,13 @@ class Follower(Generic[S]):
             "version": record.planned.version,
             "state": record.state.value,
         }
+        if record.state is ModelState.FAILED and self._trusting:
+            return  # the process ends, and says why
         if record.reason is not None:
             log.warning("model failed", extra={**about, "reason": record.reason.value, "error": record.message})
         else:
-            log.info("model %s", record.state.value, extra={**about, "digest": record.digest, **record.timings})
+            level = logging.INFO if record.settled else logging.DEBUG
+            log.log(level, "model %s", record.state.value, extra={**about, "digest": record.digest, **record.timings})
 
 
 def _another(record: Record[S], model: PlannedModel) -> bool:

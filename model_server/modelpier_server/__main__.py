@@ -1,0 +1,59 @@
+"""`modelpier-server`, also `python -m modelpier_server`: serves models on a laptop by flags, in a pod by the
+operator's plan.
+
+Exit status: 0 after a drain; 2 for wrong flags or environment; 69 when a port cannot be had;
+contract.EXIT_MODEL_FAILED when what is required cannot be served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from modelpier_server.repository.uri import UriError, parse
+from modelpier_server.settings import Settings, SettingsError, read
+
+
+def main() -> NoReturn:
+    try:
+        settings = read(None, os.environ)
+        for model in settings.models:
+            _check(model.name, model.uri)
+    except SettingsError as error:
+        print(f"modelpier-server: {error}", file=sys.stderr)
+        sys.exit(2)
+    status = _run(settings)
+    logging.shutdown()
+    sys.stderr.flush()
+    # A download or load in a thread must not hold up the end; nothing is left to be done.
+    os._exit(status)
+
+
+def _check(name: str, uri: str) -> None:
+    try:
+        parse(uri)
+    except UriError as error:
+        raise SettingsError(f"--model {name}: {error}") from error
+
+
+def _run(settings: Settings) -> int:
+    # Imported here: `--help` and mistakes in flags are answered without waiting for numpy and ONNX Runtime.
+    import uvloop  # noqa: PLC0415
+
+    from modelpier_server import telemetry  # noqa: PLC0415
+    from modelpier_server.process import Process  # noqa: PLC0415
+
+    telemetry.configure(settings.log_level, text=not settings.json_logs)
+
+    async def serve() -> int:
+        return await Process(settings, os.environ).run()
+
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    return runner.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The life of a server's process: puts the layers together, serves until a signal or until nothing can be served,
+drains.
+
+`__main__` runs it. The order at the end (design of the drain): unready at once and alive; go on accepting, because
+endpoints take time to propagate; then stop listening, answer what has come, exit 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from modelpier_server.contract import EXIT_MODEL_FAILED, Failure, Plan
+from modelpier_server.lifecycle.admin import routes
+from modelpier_server.lifecycle.board import Board
+from modelpier_server.lifecycle.catalog import Catalog
+from modelpier_server.lifecycle.follower import Follower
+from modelpier_server.lifecycle.parts import Tools
+from modelpier_server.lifecycle.plans import Intake, Trust
+from modelpier_server.lifecycle.watch import watch
+from modelpier_server.repository.disk import Disk
+from modelpier_server.repository.fetch import Places, Repository
+from modelpier_server.runtime import load
+from modelpier_server.scheduler import Servable
+from modelpier_server.settings import PlanSource, Settings
+from modelpier_server.telemetry import Metrics
+from modelpier_server.transport import App, Router, Server, inference_app, serve
+
+EXIT_NO_PORT = 69
+"""EX_UNAVAILABLE of sysexits.h."""
+KEEP_ALIVE_SHARE = 0.5
+"""Of the time of accepting: after it answers say `Connection: close`, so that clients with open connections have moved
+on, to servers that the endpoints by then name, before this one stops listening.
+"""
+LAST_ANSWERS = 1.0
+"""Seconds that requests to the admin port get at the end."""
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """Made and used on the event loop."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._catalog: Catalog[Servable] = Catalog()
+        self._board: Board[Servable] = Board()
+        places = Places(Disk(settings.model_dir, settings.model_storage), settings.credentials_dir, settings.pvc_dir)
+        self._repository = Repository(places, environment, isolated=settings.source is not None)
+        self._repository.clean()
+        self._follower = Follower(
+            self._tools(),
+            self._catalog,
+            self._board,
+            trusting=settings.source is None,
+            drain=settings.drain_limit,
+        )
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._servers: list[Server] = []
+
+    async def run(self) -> int:
+        """Exit status of the process."""
+        self._handle_signals()
+        try:
+            self._servers = await self._listen()
+        except OSError as error:
+            print(f"modelpier-server: {error.strerror or error}; choose another --http-port or --host", file=sys.stderr)
+            return EXIT_NO_PORT
+        watching = self._begin()
+        ends: set[asyncio.Future[Any]] = {self._ended, self._follower.fatal}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if watching is not None:
+            watching.cancel()
+        if self._ended.done():
+            await self._drain()
+            return 0
+        return await self._fail(self._follower.fatal.result())
+
+    # -------------------------------------------------------------------------------------------- the beginning
+    def _tools(self) -> Tools[Servable]:
+        return Tools(
+            fetch=self._repository.fetch,
+            load=load,
+            serve=lambda session, planned: Servable(session, planned, self._metrics),  # type: ignore[arg-type]
+            release=self._repository.release,
+            sweep=self._repository.sweep,
+        )
+
+    async def _listen(self) -> list[Server]:
+        settings, source = self._settings, self._settings.source
+        servers = [await serve(settings.host, settings.http_port, inference_app(self._catalog, self._metrics))]
+        if source is not None:
+            servers.append(await serve(settings.host, source.admin_port, self._admin(source)))
+        about = {"host": settings.host, "http_port": servers[0].port}
+        log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
+        return servers
+
+    def _admin(self, source: PlanSource) -> App:
+        router = Router()
+        for method, path, handler in routes(self._intake(source), self._board):
+            router.add(method, path, handler)
+        return App(router)
+
+    def _intake(self, source: PlanSource) -> Intake:
+        trust = Trust(source.public_key, source.owner_uid)
+        return Intake(trust, lambda: self._board.generation, self._follower.apply, self._follower.refuse)
+
+    def _begin(self) -> asyncio.Task[None] | None:
+        source = self._settings.source
+        if source is None:
+            self._follower.apply(Plan("local", 1, self._settings.models))
+            return None
+        work = watch(source.file, self._intake(source).offer, self._follower.refuse)
+        return asyncio.get_running_loop().create_task(work)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._ended.done():  # asked twice: whoever does that wants it now
+            log.warning("ended at once", extra={"signal": number.name})
+            os._exit(128 + number)
+        log.info("draining", extra={"signal": number.name})
+        self._ended.set_result(None)
+
+    # -------------------------------------------------------------------------------------------- the end
+    async def _drain(self) -> None:
+        self._follower.drain()
+        inference, *others = self._servers
+        accept = self._settings.drain_accept
+        await asyncio.sleep(accept * KEEP_ALIVE_SHARE)
+        inference.begin_close()
+        await asyncio.sleep(accept * (1 - KEEP_ALIVE_SHARE))
+        if not await inference.stop(self._settings.drain_limit):
+            log.warning("requests were still running at the end", extra={"seconds": self._settings.drain_limit})
+        for server in others:
+            await server.stop(LAST_ANSWERS)
+        log.info("drained")
+
+    async def _fail(self, failure: Failure) -> int:
+        print(f"modelpier-server: {failure.revision}: {failure.reason}: {failure.message}", file=sys.stderr)
+        if self._settings.termination_log is not None:
+            with contextlib.suppress(OSError):  # not there outside of Kubernetes
+                self._settings.termination_log.write_bytes(failure.encode())
+        for server in self._servers:
+            await server.stop(LAST_ANSWERS)
+        return EXIT_MODEL_FAILED

@@ -1,0 +1,206 @@
+"""What a server is told at its start: by flags on a laptop, by the environment (`contract.ENV_*`) in Kubernetes.
+
+`__main__` calls `read` once; nothing else of the server looks at flags or at the environment for its settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpier_server import contract
+from modelpier_server.contract import Options, PlannedModel, Provider
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+LOCAL_VERSION = "1"
+
+
+class SettingsError(ValueError):
+    """The text names the flag or variable and the remedy."""
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """Where plans come from and whose are followed."""
+
+    file: Path
+    public_key: str
+    owner_uid: str
+    admin_port: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    host: str
+    http_port: int
+    source: PlanSource | None
+    """None: no Kubernetes; `models` is all that is served."""
+    models: tuple[PlannedModel, ...]
+    model_dir: Path
+    model_storage: int
+    """Bytes that `model_dir` may hold; 0: no limit but the volume's."""
+    credentials_dir: Path
+    pvc_dir: Path
+    termination_log: Path | None
+    drain_accept: float
+    """Seconds between the signal to end and the end of listening."""
+    drain_limit: float
+    json_logs: bool
+    log_level: str
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="modelpier-server",
+        description="Serves ONNX models over HTTP: the Open Inference Protocol below /v2, and POST /model.",
+        epilog=f"In Kubernetes {contract.ENV_PLAN_FILE} names the plan that says what is served, in place of --model.",
+    )
+    add = flags.add_argument
+    add("--model", action="append", default=[], metavar="NAME=URI", help="a model to serve, by path or URI; repeatable")
+    add(
+        "--digest",
+        action="append",
+        default=[],
+        metavar="NAME=sha256:HEX",
+        help="refuse NAME when it has another digest",
+    )
+    add("--host", help="address to listen on (default 127.0.0.1; with a plan 0.0.0.0)")
+    add("--http-port", type=_port, default=contract.HTTP_PORT, help="default %(default)s; 0: any free one")
+    add("--admin-port", type=_port, help=f"plans and reports, only with a plan (default {contract.ADMIN_PORT})")
+    add("--provider", action="append", default=[], help="execution provider of ONNX Runtime; repeatable, in order")
+    add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
+    add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
+    add("--log-format", choices=("json", "text"), help="default text; with a plan json")
+    add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
+    add(
+        "--drain-accept-seconds",
+        type=_seconds,
+        help="go on accepting for so long after SIGTERM (default 0; with a plan 5)",
+    )
+    return flags
+
+
+def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Settings:
+    """Raises SettingsError, or SystemExit(2) as argparse does."""
+    flags = parser().parse_args(arguments)
+    source = _source(flags, environment)
+    if source is None:
+        models = _models(flags)
+        cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelpier" / "models"
+    else:
+        if flags.model or flags.digest:
+            raise SettingsError(
+                f"--model, --digest: not together with {contract.ENV_PLAN_FILE}: the plan names the models"
+            )
+        models, cache = (), Path(contract.MODEL_DIR)
+    planned = source is not None
+    accept = contract.DRAIN_ACCEPT_SECONDS if planned else 0.0
+    log = environment.get(contract.ENV_TERMINATION_LOG) or (contract.TERMINATION_LOG if planned else "")
+    return Settings(
+        host=flags.host or ("0.0.0.0" if planned else "127.0.0.1"),  # noqa: S104 - a pod is reached from other nodes
+        http_port=flags.http_port,
+        source=source,
+        models=models,
+        model_dir=Path(environment.get(contract.ENV_MODEL_DIR) or cache),
+        model_storage=_bytes(environment, contract.ENV_MODEL_STORAGE),
+        credentials_dir=Path(environment.get(contract.ENV_CREDENTIALS_DIR) or contract.CREDENTIALS_DIR),
+        pvc_dir=Path(environment.get(contract.ENV_PVC_DIR) or contract.PVC_DIR),
+        termination_log=Path(log) if log else None,
+        drain_accept=accept if flags.drain_accept_seconds is None else flags.drain_accept_seconds,
+        drain_limit=contract.DRAIN_LIMIT_SECONDS,
+        json_logs=planned if flags.log_format is None else flags.log_format == "json",
+        log_level=flags.log_level,
+    )
+
+
+def _source(flags: argparse.Namespace, environment: Mapping[str, str]) -> PlanSource | None:
+    file = environment.get(contract.ENV_PLAN_FILE)
+    if not file:
+        if flags.admin_port is not None:
+            raise SettingsError(f"--admin-port: only with a plan ({contract.ENV_PLAN_FILE})")
+        return None
+    for name in (contract.ENV_PLAN_PUBLIC_KEY, contract.ENV_OWNER_UID):
+        if not environment.get(name):
+            raise SettingsError(f"{name}: must be set together with {contract.ENV_PLAN_FILE}")
+    return PlanSource(
+        file=Path(file),
+        public_key=environment[contract.ENV_PLAN_PUBLIC_KEY],
+        owner_uid=environment[contract.ENV_OWNER_UID],
+        admin_port=contract.ADMIN_PORT if flags.admin_port is None else flags.admin_port,
+    )
+
+
+def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
+    if not flags.model:
+        raise SettingsError("--model: give at least one, as in --model digits=./digits.onnx")
+    models = _pairs(flags.model, "--model", "NAME=URI")
+    digests = _pairs(flags.digest, "--digest", "NAME=sha256:HEX")
+    if unknown := digests.keys() - models.keys():
+        raise SettingsError(f"--digest: there is no --model {min(unknown)}")
+    options = Options(instances=flags.instances, threads=flags.threads)
+    if flags.provider:
+        options = Options(tuple(map(Provider, flags.provider)), flags.instances, flags.threads)
+    return tuple(
+        PlannedModel(name, name, LOCAL_VERSION, _uri(uri), digest=_digest(digests.get(name)), options=options)
+        for name, uri in models.items()
+    )
+
+
+def _pairs(values: Sequence[str], flag: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or not rest or not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"{flag}: write {form}, NAME being of letters, digits, '.', '_' and '-'; got {value[:100]!r}"
+            )
+        if name in found:
+            raise SettingsError(f"{flag}: {name} is given twice")
+        found[name] = rest
+    return found
+
+
+def _uri(text: str) -> str:
+    """A path stands for itself."""
+    if "://" in text:
+        return text
+    path = Path(text).expanduser().resolve()
+    return path.as_uri() + ("/" if path.is_dir() else "")
+
+
+def _digest(text: str | None) -> str | None:
+    if text is not None and not _DIGEST.fullmatch(text):
+        raise SettingsError("--digest: must be sha256: and 64 hexadecimal digits in lower case")
+    return text
+
+
+def _bytes(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name) or "0"
+    if not text.isdigit():
+        raise SettingsError(f"{name}: must be a whole number of bytes")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must be from 0 to 65535")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 4096:
+        raise argparse.ArgumentTypeError("must be from 0 to 4096")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError("must be from 0 to 3600")
+    return value
