@@ -1,4 +1,4 @@
-"""Where tests find the real Helm, and how they run it: with folders of its own, so that no setting of the user matters."""
+"""Where tests find the real Helm, and how they run it: with folders of its own, whatever the user has set up."""
 
 from __future__ import annotations
 
