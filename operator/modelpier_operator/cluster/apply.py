@@ -106,7 +106,7 @@ class Applier:
         result = NOTHING
         for last in (False, True):
             wave = [target for target in targets if (target.kind == DEPLOYMENT) == last]
-            result |= await _all(_as_problem(target, self._bring(target)) for target in wave)
+            result |= await _all(self._bring(target) for target in wave)
             if result.problems:
                 return result
         return result | await _all(self._delete(md, ref) for ref in unwanted)
@@ -129,7 +129,10 @@ class Applier:
 
     async def _bring(self, target: Target) -> Applied:
         live = self._live(target)
-        return await self._create(target) if live is None else await self._compare(target, live)
+        try:
+            return await self._create(target) if live is None else await self._compare(target, live)
+        except errors.RefusedError as error:
+            return _refusal(target, error)
 
     async def _compare(self, target: Target, live: Object) -> Applied:
         owner = controller(live)
@@ -228,15 +231,13 @@ class Applier:
         return WROTE
 
 
-async def _as_problem(target: Target, bringing: Awaitable[Applied]) -> Applied:
-    try:
-        return await bringing
-    except errors.RefusedError as error:
-        if NAMESPACE_TERMINATING in error.causes:
-            return WAITING
-        if not error.permanent:
-            raise
-        return target.problem(_reason(error), error.message)
+def _refusal(target: Target, error: errors.RefusedError) -> Applied:
+    """A problem of the child; raises what another try may mend."""
+    if NAMESPACE_TERMINATING in error.causes:
+        return WAITING
+    if not error.permanent:
+        raise error
+    return target.problem(_reason(error), error.message)
 
 
 def _reason(error: errors.RefusedError) -> str:

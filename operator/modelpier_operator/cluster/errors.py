@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 MESSAGE_LIMIT = 1024
 """Characters of a message that are kept: a validation error lists every field."""
 
