@@ -53,7 +53,7 @@ func (c *Children) inOrder() []client.Object {
 
 func (m *Maker) names(md *ModelDeployment) Names {
 	revisionHash := digest(intent(md))
-	podSetHash := digest(m.podSpec(md, "", md.Name))
+	podSetHash := digest(m.frozen(md))
 	podSet := capped(md.Name, podSetHash+"-1", podSetLimit)
 	return Names{
 		revisionHash:   revisionHash,
@@ -61,14 +61,9 @@ func (m *Maker) names(md *ModelDeployment) Names {
 		revision:       capped(md.Name, revisionHash, dnsLabelLimit),
 		podSet:         podSet,
 		plan:           podSet + "-plan",
-		serviceAccount: capped(md.Name, "server", dnsLabelLimit),
-		networkPolicy:  capped(md.Name, "admin", dnsLabelLimit),
+		serviceAccount: capped(md.Name, "server", nameLimit),
+		networkPolicy:  capped(md.Name, "admin", nameLimit),
 	}
-}
-
-// intent is the part of the spec that makes a revision.
-func intent(md *ModelDeployment) map[string]any {
-	return map[string]any{"model": md.Spec.Model, "server": md.Spec.Server, "resources": md.Spec.Resources}
 }
 
 // Make returns every child, complete. `livePlan` is the plan that the ConfigMap holds, or empty.
@@ -98,16 +93,17 @@ func (m *Maker) Make(md *ModelDeployment, livePlan string, now time.Time) (*Chil
 }
 
 func objectMeta(md *ModelDeployment, name string, extra map[string]string) metav1.ObjectMeta {
-	labels := map[string]string{labelManagedBy: managedBy, labelDeployment: md.Name}
+	labels := map[string]string{labelManagedBy: managedBy, labelName: app, labelDeployment: md.Name}
 	return metav1.ObjectMeta{Name: name, Namespace: md.Namespace, Labels: merged(labels, extra)}
 }
 
 func (m *Maker) revision(md *ModelDeployment, names Names, now time.Time) (*appsv1.ControllerRevision, error) {
-	data, err := json.Marshal(map[string]any{"spec": intent(md), "template": m.template(md, names)})
+	data, err := json.Marshal(map[string]any{"spec": intent(md), "template": m.frozen(md)})
 	if err != nil {
 		return nil, err
 	}
 	object := objectMeta(md, names.revision, map[string]string{labelRevisionHash: names.revisionHash})
+	object.Annotations = map[string]string{annotationStarted: now.UTC().Format(time.RFC3339)}
 	return &appsv1.ControllerRevision{ObjectMeta: object, Revision: 1, Data: runtime.RawExtension{Raw: data}}, nil
 }
 
@@ -120,7 +116,9 @@ func (m *Maker) plan(md *ModelDeployment, names Names, live string, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	return &corev1.ConfigMap{ObjectMeta: objectMeta(md, names.plan, map[string]string{labelPodSet: names.podSet}), Data: data}, nil
+	object := objectMeta(md, names.plan, map[string]string{labelPodSet: names.podSet})
+	object.Annotations = map[string]string{annotationRevision: names.revision}
+	return &corev1.ConfigMap{ObjectMeta: object, Data: data}, nil
 }
 
 func version(md *ModelDeployment, names Names) string {
@@ -162,6 +160,7 @@ func (m *Maker) service(md *ModelDeployment, names Names) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: objectMeta(md, md.Name, nil),
 		Spec: corev1.ServiceSpec{
+			Type:     corev1.ServiceTypeClusterIP,
 			Selector: map[string]string{labelDeployment: md.Name, labelPodSet: names.podSet},
 			Ports: []corev1.ServicePort{
 				{Name: "http", Port: 80, TargetPort: intstr.FromString("http"), Protocol: corev1.ProtocolTCP},
@@ -183,8 +182,10 @@ func (m *Maker) budget(md *ModelDeployment) *policyv1.PodDisruptionBudget {
 
 func (m *Maker) deployment(md *ModelDeployment, names Names) *appsv1.Deployment {
 	labels := map[string]string{labelPodSet: names.podSet, labelPodSetHash: names.podSetHash}
+	object := objectMeta(md, names.podSet, labels)
+	object.Annotations = map[string]string{annotationRevision: names.revision}
 	return &appsv1.Deployment{
-		ObjectMeta: objectMeta(md, names.podSet, labels),
+		ObjectMeta: object,
 		Spec: appsv1.DeploymentSpec{
 			Replicas:                ptr.To(md.Spec.Replicas),
 			RevisionHistoryLimit:    ptr.To(int32(1)),

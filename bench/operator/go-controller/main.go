@@ -4,12 +4,10 @@ package main
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"flag"
 	"fmt"
 	"os"
 
-	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -17,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -30,7 +29,7 @@ func main() {
 	workers := flag.Int("workers", 10, "ModelDeployments that are reconciled at the same time")
 	namespace := flag.String("namespace", "modelpier-system", "where the Lease is")
 	image := flag.String("image", "", "image of the model servers")
-	seed := flag.String("key-file", "", "file with the 32 raw bytes of the Ed25519 key that signs plans; empty: a new key")
+	seed := flag.String("key-file", "", "file with the 32 raw bytes of the Ed25519 key that signs plans")
 	flag.Parse()
 	if err := run(*workers, *namespace, *image, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -39,7 +38,7 @@ func main() {
 }
 
 func run(workers int, namespace, image, seedFile string) error {
-	ctrl.SetLogger(logr.Discard())
+	ctrl.SetLogger(klog.NewKlogr()) // to standard error: errors, and a few lines at start-up
 	key, err := planKey(seedFile)
 	if err != nil {
 		return err
@@ -105,10 +104,6 @@ func cacheOptions() cache.Options {
 }
 
 func planKey(file string) (ed25519.PrivateKey, error) {
-	if file == "" {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	}
 	seed, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err

@@ -17,13 +17,16 @@ const (
 	labelPodSetHash   = "modelpier.dev/pod-set-hash"
 	labelRevisionHash = "modelpier.dev/revision-hash"
 
+	annotationRevision = "modelpier.dev/revision"
 	annotationStarted  = "modelpier.dev/started"
-	annotationStrategy = "modelpier.dev/strategy"
 
 	planKeyInConfigMap      = "plan.json"
 	signatureKeyInConfigMap = "plan.sig"
 
-	// dnsLabelLimit is Kubernetes' limit on most names; a pod set's name leaves room for the pods' suffixes.
+	app = "modelpier-server"
+
+	nameLimit = 253
+	// dnsLabelLimit is what a pod's hostname must keep to; a pod set's name leaves room for the pods' suffixes.
 	dnsLabelLimit = 63
 	podSetLimit   = dnsLabelLimit - 17
 )

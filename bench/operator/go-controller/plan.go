@@ -100,11 +100,11 @@ func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
 
 func planProviders(spec Spec) []PlanProvider {
 	if len(spec.Server.ExecutionProviders) == 0 {
-		name := "CPUExecutionProvider"
-		if spec.Resources.GPU > 0 {
-			name = "CUDAExecutionProvider"
+		cpu := PlanProvider{Name: "CPUExecutionProvider", Options: map[string]string{}}
+		if spec.Resources.GPU == 0 {
+			return []PlanProvider{cpu}
 		}
-		return []PlanProvider{{Name: name, Options: map[string]string{}}}
+		return []PlanProvider{{Name: "CUDAExecutionProvider", Options: map[string]string{}}, cpu}
 	}
 	providers := make([]PlanProvider, 0, len(spec.Server.ExecutionProviders))
 	for _, provider := range spec.Server.ExecutionProviders {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,38 +26,47 @@ const (
 	pvcDir         = "/mnt/modelpier/pvc"
 	terminationLog = "/dev/termination-log"
 
-	user = 65532
-	// probePeriod is short: the time until a pod joins its Service is downtime of a rollout.
-	probePeriod = 2
+	user         = 65532
+	tmpMebibytes = 64
+	logMebibytes = 192
 	// graceSeconds is the time to go on accepting (5), to drain (30) and a reserve.
 	graceSeconds = 40
 )
 
-func (m *Maker) template(md *ModelDeployment, names Names) corev1.PodTemplateSpec {
-	labels := map[string]string{
-		labelManagedBy:  managedBy,
-		labelDeployment: md.Name,
-		labelPodSet:     names.podSet,
-		labelPodSetHash: names.podSetHash,
-	}
-	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels},
-		Spec:       m.podSpec(md, names.plan, names.podSet),
-	}
+// frozen is the pod template without what names its pod set: its hash is the pod set's.
+func (m *Maker) frozen(md *ModelDeployment) corev1.PodTemplateSpec {
+	labels := map[string]string{labelManagedBy: managedBy, labelName: app, labelDeployment: md.Name}
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: m.podSpec(md)}
 }
 
-func (m *Maker) podSpec(md *ModelDeployment, plan, podSet string) corev1.PodSpec {
+// template is the frozen one, told which pod set it is of and where its plan lies.
+func (m *Maker) template(md *ModelDeployment, names Names) corev1.PodTemplateSpec {
+	template := m.frozen(md)
+	template.Labels[labelPodSet] = names.podSet
+	template.Labels[labelPodSetHash] = names.podSetHash
+	template.Spec.Volumes[0].ConfigMap.Name = names.plan
+	return template
+}
+
+func (m *Maker) podSpec(md *ModelDeployment) corev1.PodSpec {
 	spec := md.Spec
+	account, token := capped(md.Name, "server", nameLimit), ptr.To(false)
+	if own := spec.Server.ServiceAccountName; own != "" {
+		account, token = own, nil
+	}
 	return corev1.PodSpec{
-		ServiceAccountName:            capped(md.Name, "server", dnsLabelLimit),
-		AutomountServiceAccountToken:  ptr.To(false),
+		ServiceAccountName:            account,
+		AutomountServiceAccountToken:  token,
 		EnableServiceLinks:            ptr.To(false),
 		TerminationGracePeriodSeconds: ptr.To(int64(graceSeconds)),
+		ImagePullSecrets:              pullSecrets(spec.Server.ImagePullSecrets),
 		NodeSelector:                  spec.Resources.NodeSelector,
 		Tolerations:                   spec.Resources.Tolerations,
 		PriorityClassName:             spec.Resources.PriorityClassName,
 		RuntimeClassName:              spec.Resources.RuntimeClassName,
-		TopologySpreadConstraints:     []corev1.TopologySpreadConstraint{spread("kubernetes.io/hostname", podSet), spread("topology.kubernetes.io/zone", podSet)},
+		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
+			spread(md, "kubernetes.io/hostname"), spread(md, "topology.kubernetes.io/zone"),
+		},
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot:   ptr.To(true),
 			RunAsUser:      ptr.To(int64(user)),
@@ -64,8 +75,16 @@ func (m *Maker) podSpec(md *ModelDeployment, plan, podSet string) corev1.PodSpec
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers: []corev1.Container{m.container(md)},
-		Volumes:    volumes(md, plan),
+		Volumes:    volumes(md),
 	}
+}
+
+func pullSecrets(names []string) []corev1.LocalObjectReference {
+	var references []corev1.LocalObjectReference
+	for _, name := range names {
+		references = append(references, corev1.LocalObjectReference{Name: name})
+	}
+	return references
 }
 
 func (m *Maker) container(md *ModelDeployment) corev1.Container {
@@ -73,8 +92,6 @@ func (m *Maker) container(md *ModelDeployment) corev1.Container {
 	if image == "" {
 		image = m.image
 	}
-	startup := probe(readyPath)
-	startup.FailureThreshold = (md.Spec.Server.StartupTimeoutSeconds + probePeriod - 1) / probePeriod
 	return corev1.Container{
 		Name:            "server",
 		Image:           image,
@@ -85,9 +102,9 @@ func (m *Maker) container(md *ModelDeployment) corev1.Container {
 		},
 		Env:                      m.environment(md),
 		Resources:                requirements(md.Spec.Resources),
-		StartupProbe:             startup,
-		ReadinessProbe:           probe(readyPath),
-		LivenessProbe:            probe(livePath),
+		StartupProbe:             probe(readyPath, 1, 2, md.Spec.Server.StartupTimeoutSeconds),
+		ReadinessProbe:           probe(readyPath, 2, 2, 2),
+		LivenessProbe:            probe(livePath, 10, 5, 3),
 		VolumeMounts:             mounts(md),
 		TerminationMessagePath:   terminationLog,
 		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
@@ -105,70 +122,70 @@ func (m *Maker) environment(md *ModelDeployment) []corev1.EnvVar {
 		{Name: "MODELPIER_PLAN_PUBLIC_KEY", Value: m.publicKey},
 		{Name: "MODELPIER_OWNER_UID", Value: string(md.UID)},
 		{Name: "MODELPIER_MODEL_DIR", Value: modelDir},
+		{Name: "MODELPIER_MODEL_STORAGE", Value: strconv.FormatInt(md.Spec.Resources.ModelStorage.Value(), 10)},
 		{Name: "MODELPIER_CREDENTIALS_DIR", Value: credentialsDir},
 		{Name: "MODELPIER_PVC_DIR", Value: pvcDir},
+		{Name: "MODELPIER_TERMINATION_LOG", Value: terminationLog},
 		{Name: "MODELPIER_POD_NAME", ValueFrom: &corev1.EnvVarSource{
 			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"},
 		}},
-		{Name: "MODELPIER_TERMINATION_LOG", Value: terminationLog},
 	}
 }
 
 // probe names every default with a value: semantic comparison would take a zero for a difference.
-func probe(path string) *corev1.Probe {
+func probe(path string, period, timeout, failures int32) *corev1.Probe {
 	get := &corev1.HTTPGetAction{Path: path, Port: intstr.FromString("http"), Scheme: corev1.URISchemeHTTP}
 	return &corev1.Probe{
 		ProbeHandler:     corev1.ProbeHandler{HTTPGet: get},
-		PeriodSeconds:    probePeriod,
-		TimeoutSeconds:   1,
+		PeriodSeconds:    period,
+		TimeoutSeconds:   timeout,
 		SuccessThreshold: 1,
-		FailureThreshold: 3,
+		FailureThreshold: failures,
 	}
 }
 
+// requirements: memory and disk are not overcommitted. The disk holds the models, /tmp and the container's log.
 func requirements(resources Resources) corev1.ResourceRequirements {
-	requests := corev1.ResourceList{
-		corev1.ResourceCPU:              resources.CPU,
-		corev1.ResourceMemory:           resources.Memory,
-		corev1.ResourceEphemeralStorage: resources.ModelStorage,
+	disk := resources.ModelStorage.DeepCopy()
+	disk.Add(*resource.NewQuantity((tmpMebibytes+logMebibytes)<<20, resource.BinarySI))
+	limits := corev1.ResourceList{corev1.ResourceMemory: resources.Memory, corev1.ResourceEphemeralStorage: disk}
+	if resources.GPU > 0 {
+		limits[corev1.ResourceName(resources.GPUResource)] = *resource.NewQuantity(resources.GPU, resource.DecimalSI)
 	}
-	limits := corev1.ResourceList{corev1.ResourceMemory: resources.Memory}
+	requests := maps.Clone(limits)
+	requests[corev1.ResourceCPU] = resources.CPU
 	if resources.CPULimit != nil {
 		limits[corev1.ResourceCPU] = *resources.CPULimit
-	}
-	if resources.GPU > 0 {
-		count := *resource.NewQuantity(resources.GPU, resource.DecimalSI)
-		requests[corev1.ResourceName(resources.GPUResource)] = count
-		limits[corev1.ResourceName(resources.GPUResource)] = count
 	}
 	return corev1.ResourceRequirements{Requests: requests, Limits: limits}
 }
 
-func spread(key, podSet string) corev1.TopologySpreadConstraint {
+// spread is within a pod set: the pods of a set that is about to go must not push new ones aside.
+func spread(md *ModelDeployment, key string) corev1.TopologySpreadConstraint {
 	return corev1.TopologySpreadConstraint{
 		MaxSkew:           1,
 		TopologyKey:       key,
 		WhenUnsatisfiable: corev1.ScheduleAnyway,
-		LabelSelector:     &metav1.LabelSelector{MatchLabels: map[string]string{labelPodSet: podSet}},
+		LabelSelector:     &metav1.LabelSelector{MatchLabels: map[string]string{labelDeployment: md.Name}},
+		MatchLabelKeys:    []string{labelPodSet},
 	}
 }
 
-func volumes(md *ModelDeployment, plan string) []corev1.Volume {
+// volumes begins with the plan, whose ConfigMap is no part of the frozen template.
+func volumes(md *ModelDeployment) []corev1.Volume {
 	list := []corev1.Volume{
-		{Name: "plan", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: plan},
-		}}},
+		{Name: "plan", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}},
 		{Name: "models", VolumeSource: emptyDir(md.Spec.Resources.ModelStorage)},
-		{Name: "tmp", VolumeSource: emptyDir(resource.MustParse("64Mi"))},
+		{Name: "tmp", VolumeSource: emptyDir(*resource.NewQuantity(tmpMebibytes<<20, resource.BinarySI))},
 	}
 	if secret := md.Spec.Model.CredentialsSecret; secret != "" {
 		list = append(list, corev1.Volume{Name: "credentials", VolumeSource: corev1.VolumeSource{
 			Secret: &corev1.SecretVolumeSource{SecretName: secret},
 		}})
 	}
-	for _, claim := range claims(md) {
-		list = append(list, corev1.Volume{Name: "pvc-" + claim, VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim, ReadOnly: true},
+	if name := claim(md); name != "" {
+		list = append(list, corev1.Volume{Name: "claim", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name, ReadOnly: true},
 		}})
 	}
 	return list
@@ -187,17 +204,18 @@ func mounts(md *ModelDeployment) []corev1.VolumeMount {
 	if secret := md.Spec.Model.CredentialsSecret; secret != "" {
 		list = append(list, corev1.VolumeMount{Name: "credentials", MountPath: credentialsDir + "/" + secret, ReadOnly: true})
 	}
-	for _, claim := range claims(md) {
-		list = append(list, corev1.VolumeMount{Name: "pvc-" + claim, MountPath: pvcDir + "/" + claim, ReadOnly: true})
+	if name := claim(md); name != "" {
+		list = append(list, corev1.VolumeMount{Name: "claim", MountPath: pvcDir + "/" + name, ReadOnly: true})
 	}
 	return list
 }
 
-func claims(md *ModelDeployment) []string {
+// claim is the PersistentVolumeClaim in pvc://CLAIM/PATH.
+func claim(md *ModelDeployment) string {
 	rest, found := strings.CutPrefix(md.Spec.Model.URI, "pvc://")
 	if !found {
-		return nil
+		return ""
 	}
-	claim, _, _ := strings.Cut(rest, "/")
-	return []string{claim}
+	name, _, _ := strings.Cut(rest, "/")
+	return name
 }

@@ -57,7 +57,9 @@ func (r *Reconciler) ensure(ctx context.Context, md *ModelDeployment, want clien
 	live := empty(want)
 	_, err := controllerutil.CreateOrUpdate(ctx, r.Client, live, func() error {
 		live.SetLabels(merged(live.GetLabels(), want.GetLabels()))
-		live.SetAnnotations(merged(live.GetAnnotations(), want.GetAnnotations()))
+		if _, revision := want.(*appsv1.ControllerRevision); !revision {
+			live.SetAnnotations(merged(live.GetAnnotations(), want.GetAnnotations()))
+		}
 		overlay(live, want)
 		return controllerutil.SetControllerReference(md, live, r.scheme)
 	})
@@ -92,8 +94,8 @@ func overlay(live, want client.Object) {
 	switch wanted := want.(type) {
 	case *appsv1.ControllerRevision:
 		child := live.(*appsv1.ControllerRevision)
-		if child.Data.Raw == nil { // data is immutable
-			child.Data, child.Revision = wanted.Data, wanted.Revision
+		if child.Data.Raw == nil { // data is immutable, and the time in the annotation is the first one
+			child.Data, child.Revision, child.Annotations = wanted.Data, wanted.Revision, wanted.Annotations
 		}
 	case *appsv1.Deployment:
 		section(&live.(*appsv1.Deployment).Spec, wanted.Spec)

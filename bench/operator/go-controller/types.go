@@ -35,7 +35,6 @@ type Spec struct {
 type Model struct {
 	URI               string `json:"uri"`
 	Version           string `json:"version,omitempty"`
-	Format            string `json:"format,omitempty"`
 	Digest            string `json:"digest,omitempty"`
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
 }
