@@ -123,9 +123,10 @@ class Server(Section):
     execution_providers: list[ExecutionProvider] = Field(default_factory=list, max_length=8)
     """ONNX Runtime execution providers in order of preference. Default: CUDA with a GPU, else CPU."""
     instances: Annotated[int, Field(strict=True, ge=0, le=256)] = 0
-    """Runs at the same time in one pod. 0: derived from the CPU limit."""
+    """Runs at the same time in one pod. 0: one for each core of resources.cpuLimit, or else of resources.cpu;
+    1 with a GPU."""
     threads: Annotated[int, Field(strict=True, ge=0, le=256)] = 0
-    """Threads of one run. 0: derived from the CPU limit."""
+    """Threads of one run. 0: 1, or with `instances` its share of the cores."""
     batching: Batching = Batching()
     """How requests are put together into runs."""
     limits: Limits = Limits()
@@ -222,7 +223,7 @@ class Resources(Section):
     ] = "nvidia.com/gpu"
     """The extended resource that is a GPU here: nvidia.com/gpu, nvidia.com/mig-1g.10gb, amd.com/gpu, ..."""
     cpu: Quantity = "1"
-    """CPU cores that are kept free for the pod, and, without cpuLimit, the number of threads the server plans with."""
+    """CPU cores that are kept free for the pod; without cpuLimit also the number of runs at the same time."""
     cpu_limit: Quantity | None = None
     """Limit. Default: none; a pod may use what its node has free."""
     memory: Quantity = "2Gi"
@@ -259,7 +260,8 @@ class Rollout(Section):
     capacity_wait_seconds: Seconds = 60
     """How long new pods of a Surge may stay unschedulable before Auto turns to Replace."""
     progress_deadline_seconds: Seconds = 900
-    """A rollout that makes no progress for so long is given up; the old revision stays."""
+    """A rollout in which no pod becomes ready for so long is given up; the old revision stays.
+    A model that needs longer to start needs a larger one."""
     revision_history_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 10
     """Revisions that are kept besides the ones that serve or are rolled out."""
 

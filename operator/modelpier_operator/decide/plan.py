@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from math import ceil
 
 import orjson
 
+from modelpier_operator.api.quantity import quantity_value
+from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
 from modelpier_operator.decide.facts import PlanPush
 from modelpier_operator.decide.podset import Pod, PodSet
 from modelpier_operator.decide.revision import Revision
@@ -88,10 +91,12 @@ def _settled(pod: Pod, plan: SignedPlan) -> bool:
 
 def _options(revision: Revision) -> contract.Options:
     server = revision.spec.server
+    chosen = providers(revision)
+    instances, threads = layout(revision.spec, on_cpu=chosen[0].name == "CPUExecutionProvider")
     return contract.Options(
-        providers=providers(revision),
-        instances=server.instances,
-        threads=server.threads,
+        providers=chosen,
+        instances=instances,
+        threads=threads,
         batching=contract.Batching(server.batching.enabled, server.batching.max_rows),
         limits=contract.Limits(
             max_queue=server.limits.max_queue,
@@ -99,6 +104,20 @@ def _options(revision: Revision) -> contract.Options:
             max_body_bytes=server.limits.max_body_bytes,
         ),
     )
+
+
+def layout(spec: ModelDeploymentSpec, *, on_cpu: bool) -> tuple[int, int]:
+    """(instances, threads of each). Where there is no limit a server would count the cores of its whole node, and run
+    as many requests at once: memory for them was never asked for. So the request counts.
+    """
+    server, resources = spec.server, spec.resources
+    if not on_cpu or resources.cpu_limit:
+        return server.instances, server.threads
+    cores = ceil(quantity_value(resources.cpu))
+    if server.instances:
+        return server.instances, server.threads or max(1, cores // server.instances)
+    threads = server.threads or 1
+    return max(1, cores // threads), threads
 
 
 def providers(revision: Revision) -> tuple[contract.Provider, ...]:
