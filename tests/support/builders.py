@@ -95,8 +95,9 @@ def pod(
         metadata["deletionTimestamp"] = stamp(deleted)
     conditions: list[dict[str, Any]] = [
         {"type": "Ready", "status": str(ready), "lastTransitionTime": stamp(since)},
-        {"type": "PodScheduled", "status": str(bool(node)), "lastTransitionTime": stamp(since)},
     ]
+    if node or unscheduled:
+        conditions.append({"type": "PodScheduled", "status": str(bool(node)), "lastTransitionTime": stamp(since)})
     if unscheduled:
         conditions[1] |= {"reason": "Unschedulable", "message": unscheduled}
     container: dict[str, Any] = {"name": names.CONTAINER, "ready": ready, "restartCount": restarts}

@@ -59,9 +59,13 @@ def selected(decision: Decision, wanted_sets: tuple[Goal, ...]) -> str | None:
 
 
 def drain_left(decision: Decision, now: datetime) -> float:
-    """Seconds until the sets that lost the production weight may go: endpoints take time to propagate."""
-    promoted = decision.stable.memory.promoted if decision.stable else None
-    return max(0.0, DRAIN_ACCEPT_SECONDS - clock.elapsed(promoted, now)) if promoted else 0.0
+    """Seconds until the sets that lost the production weight may go: endpoints take time to propagate.
+
+    A promotion far in the future was dated by another machine's clock: nobody waits for that.
+    """
+    promoted = clock.parse(decision.stable.memory.promoted) if decision.stable else None
+    left = (promoted - now).total_seconds() + DRAIN_ACCEPT_SECONDS if promoted else 0.0
+    return left if 0 < left <= 2 * DRAIN_ACCEPT_SECONDS else 0.0
 
 
 def retired(facts: Facts, wanted_sets: tuple[Goal, ...]) -> tuple[PodSet, ...]:

@@ -1,4 +1,4 @@
-"""Whatever users, nodes and crashes do: once they stop, the newest good spec serves, or the last good one and it says so."""
+"""Whatever users, nodes and crashes do: in the end the newest good spec serves, or the last good one with a reason."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""Plans: identity, generation, signature, and who has to be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelpier_operator.decide import intent, plan, podset
+from modelpier_operator.decide.podset import PodSet
+from modelpier_operator.decide.revision import Revision
+from modelpier_operator.desired.plan import plan_config_map
+from modelpier_server import contract
+from support.builders import DIGEST, KEYS, T0, at, md, pod, report
+
+ID = ("uid-m", "m")
+
+
+def revision(**sections: Any) -> Revision:
+    taken = intent.of(md(**sections)["spec"])
+    return Revision("m-rev", 1, taken.hash, taken.snapshot, taken.spec, {"spec": {"containers": [{"image": "i"}]}})
+
+
+def live(signed: plan.SignedPlan, *pods: podset.Pod) -> PodSet:
+    return PodSet("s", plan=plan_config_map(md(), "s", "m-rev", signed), pods=pods)
+
+
+def running(name: str = "p", *, ready: bool = False, **told: Any) -> podset.Pod:
+    return podset.pod(pod("s", name=name, ready=ready), report("m-rev", **told) if told else None)
+
+
+def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
+    sections = {
+        "model": {"version": "7", "credentialsSecret": "s3", "digest": DIGEST},
+        "server": {
+            "instances": 2,
+            "threads": 3,
+            "batching": {"enabled": False, "maxRows": 8},
+            "limits": {"maxQueue": 5, "requestTimeoutSeconds": 9, "maxBodyBytes": 2048},
+        },
+    }
+    signed = plan.signed(revision(**sections), PodSet("s"), ID, KEYS, T0)
+    contract.verify(signed.raw, signed.signature, KEYS.public)
+    decoded = contract.Plan.decode(signed.raw)
+    (model,) = decoded.models
+    assert (decoded.owner_uid, decoded.generation) == ("uid-m", int(T0.timestamp() * 1000))
+    assert (model.name, model.revision, model.version, model.digest) == ("m", "m-rev", "7", DIGEST)
+    assert (model.credentials, model.weight, model.role) == ("s3", 100, contract.Role.REQUIRED)
+    assert model.options.limits == contract.Limits(5, 9.0, 2048)
+    assert (model.options.instances, model.options.threads) == (2, 3)
+    assert model.options.batching == contract.Batching(enabled=False, max_rows=8)
+
+
+def test_providers_by_default() -> None:
+    assert [p.name for p in plan.providers(revision())] == ["CPUExecutionProvider"]
+    assert [p.name for p in plan.providers(revision(gpu=1))] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    own = {"executionProviders": [{"name": "OpenVINOExecutionProvider", "options": {"device_type": "CPU"}}]}
+    assert plan.providers(revision(server=own)) == (
+        contract.Provider("OpenVINOExecutionProvider", {"device_type": "CPU"}),
+    )
+
+
+def test_an_unchanged_plan_keeps_its_bytes_for_ever() -> None:
+    first = plan.signed(revision(), PodSet("s"), ID, KEYS, T0)
+    assert plan.signed(revision(), live(first), ID, KEYS, at(9999)) == first
+
+
+def test_a_signature_that_somebody_spoilt_is_made_again() -> None:
+    first = plan.signed(revision(), PodSet("s"), ID, KEYS, T0)
+    spoilt = plan.SignedPlan(first.generation, first.raw, "AAAA")
+    assert plan.signed(revision(), live(spoilt), ID, KEYS, at(1)) == first
+
+
+def test_generations_only_grow() -> None:
+    first = plan.signed(revision(), PodSet("s"), ID, KEYS, at(100))
+    changed = revision().remembering(digest=DIGEST)
+    assert plan.signed(changed, live(first), ID, KEYS, at(200)).generation == int(at(200).timestamp() * 1000)
+    behind = plan.signed(changed, live(first), ID, KEYS, at(50))
+    assert behind.generation == first.generation + 1, "a clock that is behind"
+    holds = running(generation=first.generation + 7)
+    lost = plan.signed(revision(), PodSet("s", pods=(holds,)), ID, KEYS, at(50))
+    assert lost.generation == first.generation + 8, "the ConfigMap was deleted: the pods still hold a newer plan"
+
+
+def test_a_config_map_that_cannot_be_read_is_written_anew() -> None:
+    for text in ("", "{", "[]", '{"generation": "x"}', '{"generation": true}'):
+        spoilt = PodSet("s", plan={"data": {contract.PLAN_KEY: text}})
+        signed = plan.signed(revision(), spoilt, ID, KEYS, T0)
+        assert contract.Plan.decode(signed.raw).generation == int(T0.timestamp() * 1000)
+
+
+def test_the_first_digest_is_that_of_the_oldest_pod_that_loaded() -> None:
+    young = podset.pod(pod("s", name="y", created=9), report("m-rev", state="loaded", digest="sha256:" + "b" * 64))
+    old = podset.pod(pod("s", name="o", created=1), report("m-rev", state="loaded"))
+    loading = podset.pod(pod("s", name="l"), report("m-rev", state="loading"))
+    stranger = podset.pod(pod("s", name="s"), report("other", state="ready"))
+    assert plan.first_digest(revision(), PodSet("s", pods=(stranger, loading, old, young))) == DIGEST
+    assert plan.first_digest(revision(), PodSet("s", pods=(stranger, loading))) is None
+    assert plan.first_digest(revision(), None) is None
+
+
+def test_who_is_told_and_who_is_listened_to() -> None:
+    signed = plan.signed(revision(), PodSet("s"), ID, KEYS, T0)
+    new = signed.generation
+    pods = (
+        running("silent"),
+        running("behind", generation=1),
+        running("loading", state="loading", generation=new),
+        running("settled", ready=True, generation=new),
+        podset.pod(pod("s", name="unscheduled", node="")),
+        podset.pod(pod("s", name="leaving", deleted=9)),
+    )
+    subject = PodSet("s", pods=pods)
+    assert [push.pod_uid for push in plan.pushes(subject, signed)] == ["uid-silent", "uid-behind"]
+    assert [uid for uid, _ in plan.unsettled(subject, signed)] == ["uid-silent", "uid-behind", "uid-loading"]
+
+
+def test_versions() -> None:
+    assert revision(model={"version": "v7"}).version == "v7"
+    assert revision(model={"digest": DIGEST}).version == "aaaaaaaa"
+    plain = revision()
+    assert plain.version == plain.hash[:8]
+    assert plain.remembering(digest=DIGEST).version == plain.version, "a URL does not change when the digest is pinned"

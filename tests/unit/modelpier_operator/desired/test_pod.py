@@ -1,0 +1,142 @@
+"""Pod templates: secure, bounded, canonical, and the same for the same wishes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelpier_operator import names
+from modelpier_operator.decide import intent
+from modelpier_operator.desired import pod
+from modelpier_operator.desired.merge import canonical, merged
+from modelpier_server import contract
+from support.builders import KEYS, md, settings
+
+
+def template(administrator: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+    subject = md(**sections)
+    return pod.template(subject, intent.of(subject["spec"]).spec, settings(**(administrator or {})), KEYS)
+
+
+def server(rendered: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in rendered["spec"]["containers"] if c["name"] == names.CONTAINER)
+    return found
+
+
+def test_the_restricted_pod_security_standard() -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    spec = template(uri="pvc://claim/m.onnx")["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        own = container["securityContext"]
+        assert (own["allowPrivilegeEscalation"], own["capabilities"]) == (False, {"drop": ["ALL"]})
+        assert own["readOnlyRootFilesystem"] is True
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+
+
+def test_everything_that_is_written_has_a_limit_and_is_asked_for() -> None:
+    rendered = template(resources={"modelStorage": "3Gi"})
+    limits = {v["name"]: v["emptyDir"]["sizeLimit"] for v in rendered["spec"]["volumes"] if "emptyDir" in v}
+    assert limits == {"models": "3Gi", "tmp": "64Mi"}
+    amounts = server(rendered)["resources"]
+    assert amounts["limits"]["ephemeral-storage"] == amounts["requests"]["ephemeral-storage"] == "3328Mi"
+    environment = {e["name"]: e.get("value") for e in server(rendered)["env"]}
+    assert environment[contract.ENV_MODEL_STORAGE] == str(3 * 1024**3)
+
+
+def test_a_pod_outlives_its_drain() -> None:
+    assert (
+        template()["spec"]["terminationGracePeriodSeconds"]
+        > contract.DRAIN_ACCEPT_SECONDS + contract.DRAIN_LIMIT_SECONDS
+    )
+
+
+def test_a_slow_start_has_its_own_time() -> None:
+    probe = server(template(server={"startupTimeoutSeconds": 1234}))["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 1234
+
+
+def test_the_gpu_image_for_gpus_and_an_own_image_for_both() -> None:
+    assert server(template())["image"] == "registry.example/server:1"
+    assert server(template(gpu=1))["image"] == "registry.example/server-gpu:1"
+    assert server(template(gpu=1, server={"image": "r.example/own:1"}))["image"] == "r.example/own:1"
+
+
+def test_an_account_of_the_user_s_own_keeps_its_token() -> None:
+    own = template(server={"serviceAccountName": "identity"})["spec"]
+    assert own["serviceAccountName"] == "identity"
+    assert "automountServiceAccountToken" not in own
+    ours = template()["spec"]
+    assert (ours["serviceAccountName"], ours["automountServiceAccountToken"]) == ("m-server", False)
+
+
+@pytest.mark.parametrize("administrator", [{}, {"allow_pod_overrides": True}])
+def test_overrides_only_where_they_are_allowed(administrator: dict[str, Any]) -> None:
+    patch = {"spec": {"hostNetwork": True}}
+    rendered = template(administrator, resources={"podTemplate": patch})
+    assert ("hostNetwork" in rendered["spec"]) is bool(administrator)
+
+
+def test_equal_wishes_give_equal_templates() -> None:
+    first = template(resources={"cpu": "1000m", "memory": "2048Mi"})
+    assert first == template(resources={"cpu": "1", "memory": "2Gi"}) == template()
+
+
+def test_nothing_empty_goes_to_the_api_server() -> None:
+    def walk(value: Any, path: str) -> None:
+        assert value not in (None, "", []), path
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
+            walk(item, f"{path}.{key}")
+
+    walk(template(), "template")
+
+
+def test_a_strategic_merge() -> None:
+    base = {
+        "spec": {
+            "containers": [{"name": "server", "image": "a", "env": [{"name": "A", "value": "1"}]}],
+            "tolerations": [{"key": "old"}],
+            "nodeSelector": {"zone": "a"},
+        }
+    }
+    patch = {
+        "spec": {
+            "containers": [
+                {"name": "server", "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
+                {"name": "other", "image": "b"},
+            ],
+            "tolerations": [{"key": "new"}],
+            "nodeSelector": None,
+        }
+    }
+    assert merged(base, patch) == {
+        "spec": {
+            "containers": [
+                {"name": "server", "image": "a", "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]},
+                {"name": "other", "image": "b"},
+            ],
+            "tolerations": [{"key": "new"}],
+        }
+    }
+    assert base["spec"]["nodeSelector"] == {"zone": "a"}, "arguments stay as they are"
+
+
+def test_overrides_become_canonical() -> None:
+    patch = {
+        "spec": {
+            "containers": [{"name": "x", "resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}}, "command": []}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "2048Ki"}}, {"name": "w", "emptyDir": {}}],
+        }
+    }
+    assert canonical(patch) == {
+        "spec": {
+            "containers": [{"name": "x", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "2Mi"}}, {"name": "w", "emptyDir": {}}],
+        }
+    }
