@@ -1,4 +1,5 @@
-"""A web server on loopback that tests can make behave badly: ranges or none, entity tags, faults, versions that change."""
+"""A web server on loopback that tests can make behave badly: no ranges, no tags, faults, versions that change."""
+change."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from modelpier_server.errors import ModelError
 from modelpier_server.repository.blobs import Blobs
 from modelpier_server.repository.disk import Disk
 
@@ -33,9 +36,7 @@ def test_the_same_model_twice_is_kept_once(tmp_path: Path) -> None:
 def test_room_counts_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "held").write_bytes(b"x" * 100_000)
     Disk(tmp_path, limit=200_000).ensure(50_000)
-    import pytest
 
-    from modelpier_server.errors import ModelError
 
-    with pytest.raises(ModelError, match="room for 0.1 MiB"):
+    with pytest.raises(ModelError, match=r"room for 0\.1 MiB"):
         Disk(tmp_path, limit=200_000).ensure(150_000)

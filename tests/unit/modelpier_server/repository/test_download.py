@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from modelpier_server.repository.partial import Partial
 from modelpier_server.repository.remote import open_source
 from modelpier_server.repository.retry import Retry, Stopped
 from modelpier_server.repository.uri import parse
-from support.web import Seen, Web
+from support.web import Seen, Web, serving
 
 Planned = Callable[..., PlannedModel]
 DATA = random.Random(1).randbytes(10_500)
@@ -251,9 +253,6 @@ def test_room_is_asked_for_before_the_download(web: Web, tmp_path, planned: Plan
 
 
 def test_a_full_volume(web: Web, tmp_path, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-    import os
-
     def full(_fd: int, _offset: int, _size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -291,8 +290,6 @@ def test_memory_is_bounded_by_the_workers(web: Web, tmp_path) -> None:
 def test_redirects_do_not_carry_the_authorization_elsewhere(
     web: Web, places: Places, planned: Planned, stop: threading.Event
 ) -> None:
-    from support.web import serving
-
     with serving(Web(files={"/cdn/m.onnx": DATA})) as cdn:
         web.redirects["/m.onnx"] = cdn.url.replace("127.0.0.1", "localhost") + "/cdn/m.onnx"
         repository = Repository(places, {"HTTP_AUTHORIZATION": "Bearer geheim"}, isolated=True)

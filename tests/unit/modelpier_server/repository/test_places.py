@@ -169,7 +169,7 @@ def test_a_folder_of_a_hub(repository: Repository, web: Web, places: Places, pla
 
 @pytest.mark.parametrize("name", ["../evil.onnx", "/etc/evil.onnx", "a/../../evil.onnx", "a\\\\b.onnx", "a//b.onnx"])
 def test_a_listing_cannot_write_elsewhere(web: Web, places: Places, planned: Planned, name: str) -> None:
-    listing = '[{"type":"file","path":"m/model.onnx"},{"type":"file","path":"m/%s"}]' % name
+    listing = '[{"type":"file","path":"m/model.onnx"},{"type":"file","path":"m/NAME"}]'.replace("NAME", name)
     web.files["/api/models/org/repo/tree/main/m?recursive=true"] = listing.encode()
     made = Repository(places, {"HF_ENDPOINT": web.url}, isolated=True)
     why, text = refused(made, planned("hf://org/repo/m/"))

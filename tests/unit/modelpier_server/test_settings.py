@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelpier_server import contract
+from modelpier_server.settings import SettingsError, read
+
+POD = {
+    contract.ENV_PLAN_FILE: "/etc/modelpier/plan/plan.json",
+    contract.ENV_PLAN_PUBLIC_KEY: "a2V5",
+    contract.ENV_OWNER_UID: "uid",
+    contract.ENV_MODEL_STORAGE: "1000",
+}
+
+
+def test_a_laptop(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    flags = ["--model", f"a={tmp_path}/m 1.onnx", "--model", f"b={tmp_path}/folder", "--model", "c=s3://b/k"]
+    settings = read(flags, {"XDG_CACHE_HOME": "/cache"})
+    assert (settings.host, settings.http_port, settings.source) == ("127.0.0.1", 8080, None)
+    assert [m.uri for m in settings.models] == [
+        f"file://{tmp_path}/m%201.onnx",
+        f"file://{tmp_path}/folder/",
+        "s3://b/k",
+    ]
+    assert (settings.drain_accept, settings.json_logs, settings.termination_log) == (0.0, False, None)
+    assert settings.model_dir == Path("/cache/modelpier/models")
+
+
+def test_options_of_a_laptop() -> None:
+    digest = f"sha256:{'0' * 64}"
+    flags = ["--model", "a=x", "--digest", f"a={digest}", "--provider", "P", "--instances", "2", "--threads", "3"]
+    (model,) = read(flags, {}).models
+    assert (model.digest, model.options.instances, model.options.threads) == (digest, 2, 3)
+    assert [p.name for p in model.options.providers] == ["P"]
+
+
+def test_a_pod() -> None:
+    settings = read([], POD)
+    assert settings.source is not None
+    assert (settings.host, settings.source.admin_port, settings.models) == ("0.0.0.0", contract.ADMIN_PORT, ())
+    assert (settings.drain_accept, settings.json_logs) == (contract.DRAIN_ACCEPT_SECONDS, True)
+    assert (settings.model_dir, settings.model_storage) == (Path(contract.MODEL_DIR), 1000)
+    assert settings.termination_log == Path(contract.TERMINATION_LOG)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "names"),
+    [
+        ([], {}, "--model"),
+        (["--model", "a"], {}, "NAME=URI"),
+        (["--model", "a/b=x"], {}, "NAME"),
+        (["--model", "a=x", "--model", "a=y"], {}, "twice"),
+        (["--model", "a=x", "--digest", "b=sha256:0"], {}, "no --model b"),
+        (["--model", "a=x", "--digest", "a=md5:0"], {}, "--digest"),
+        (["--model", "a=x", "--admin-port", "1"], {}, "--admin-port"),
+        (["--model", "a=x"], POD, "not together"),
+        ([], {**POD, contract.ENV_OWNER_UID: ""}, contract.ENV_OWNER_UID),
+        ([], {**POD, contract.ENV_MODEL_STORAGE: "1Gi"}, contract.ENV_MODEL_STORAGE),
+    ],
+)
+def test_mistakes_are_named(flags: list[str], environment: dict[str, str], names: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(flags, environment)
+    assert names in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [["--http-port", "70000"], ["--threads", "-1"], ["--drain-accept-seconds", "nan"]])
+def test_numbers_are_checked(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(["--model", "a=x", *flags], {})
+    assert flags[0] in capsys.readouterr().err
