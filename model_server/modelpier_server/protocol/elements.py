@@ -52,7 +52,7 @@ def array_of(raw: msgspec.Raw, datatype: Datatype, shape: Sequence[int], element
         if len(values) != elements:
             raise InvalidRequest(f"{where}: {len(values)} elements, but the shape {list(shape)} has {elements}")
     elif depth == len(shape):
-        values = flatten(values, shape, where)
+        values = flatten(values, shape, where) if depth else [values]
     else:
         raise InvalidRequest(f"{where}: must be flat or nested as its shape {list(shape)}; it is nested {depth} deep")
     return pack(values, datatype, shape, where)

@@ -1,0 +1,56 @@
+"""Where runs take place."""
+
+from __future__ import annotations
+
+from modelpier_server.scheduler.placement import Placement
+
+FAST, SLOW = 10e-6, 5e-3
+
+
+def test_what_is_not_known_goes_to_threads() -> None:
+    assert not Placement().on_loop(1)
+
+
+def test_what_was_measured_decides() -> None:
+    placement = Placement()
+    placement.learn(32, FAST)
+    placement.learn(4096, SLOW)
+    assert placement.on_loop(32)
+    assert not placement.on_loop(4096)
+
+
+def test_sizes_between_take_the_larger_ones_cost() -> None:
+    placement = Placement()
+    placement.learn(32, FAST)
+    placement.learn(4096, SLOW)
+    assert not placement.on_loop(512)
+    assert placement.on_loop(8)
+
+
+def test_sizes_beyond_are_expected_to_cost_more() -> None:
+    placement = Placement()
+    placement.learn(32, FAST)
+    assert placement.on_loop(64)
+    assert not placement.on_loop(1024)
+
+
+def test_one_outlier_changes_nothing_but_a_new_level_does() -> None:
+    placement = Placement()
+    placement.learn(32, FAST)
+    placement.ran_on_loop(32, 1.0)
+    assert placement.on_loop(32)
+    runs = 0
+    while placement.on_loop(32):
+        placement.ran_on_loop(32, SLOW)
+        runs += 1
+    assert runs < 20
+
+
+def test_a_model_that_has_become_fast_comes_back_to_the_loop() -> None:
+    """The waits for the GIL, which most measurements on threads hold, do not keep it there."""
+    placement = Placement()
+    placement.learn(32, SLOW)
+    for index in range(16):
+        assert not placement.on_loop(32)
+        placement.ran_on_thread(32, FAST if index == 7 else SLOW)
+    assert placement.on_loop(32)

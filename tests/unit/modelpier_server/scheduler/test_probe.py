@@ -1,0 +1,85 @@
+"""What is found out about batches before a model serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from modelpier_server import runtime
+from modelpier_server.contract import Batching, Options
+from modelpier_server.scheduler.probe import Finding, axis_objection, probe
+from support import onnx_models
+from support.onnx_models import build, write
+
+
+def found(model: bytes, folder: Path, batching: Batching | None = None) -> Finding:
+    return probe(runtime.load(write(model, folder / "m.onnx"), Options()), batching or Batching())
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "FP16", "BF16", "INT64", "UINT8", "BOOL", "BYTES"])
+def test_rows_that_do_not_know_each_other_are_batched(tmp_path: Path, datatype: str) -> None:
+    finding = found(onnx_models.identity(datatype), tmp_path)
+    assert not finding.why.startswith("off: output")
+    assert "fails" not in finding.why
+    assert "synthetic" not in finding.why
+
+
+def test_a_tabular_model_gains_from_batches(tmp_path: Path) -> None:
+    finding = found(onnx_models.mlp(), tmp_path)
+    assert finding.max_rows > 1
+    assert finding.why.startswith("on: up to")
+    assert len(finding.costs) > 3
+
+
+def test_the_limit_is_kept(tmp_path: Path) -> None:
+    assert found(onnx_models.mlp(), tmp_path, Batching(max_rows=5)).max_rows <= 5
+    assert found(onnx_models.mlp(), tmp_path, Batching(max_rows=1)).max_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (onnx_models.cumsum_rows(), "depends on the other rows"),
+        (onnx_models.mean_of_all(), "'y' has no axes"),
+        (onnx_models.identity(shape=(1, 3)), "the first size of 'x' is fixed"),
+        (onnx_models.identity(shape=()), "'x' has no axes"),
+    ],
+)
+def test_what_must_not_be_batched(tmp_path: Path, model: bytes, text: str) -> None:
+    finding = found(model, tmp_path)
+    assert finding.max_rows == 0
+    assert text in finding.why
+
+
+def test_an_output_that_has_other_rows_than_its_input(tmp_path: Path) -> None:
+    """The shape that the model declares says otherwise."""
+    finding = found(onnx_models.reshape_poison(), tmp_path)
+    assert finding.max_rows == 0
+    assert finding.why == "off: output 'y' has not one row per row of input"
+
+
+def test_unnamed_first_sizes_may_be_the_batch(tmp_path: Path) -> None:
+    session = runtime.load(write(onnx_models.identity(shape=(None, 3)), tmp_path / "m.onnx"), Options())
+    assert axis_objection(session) == ""
+
+
+def test_first_sizes_of_different_names_are_not(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Identity", ["k"], ["z"])]
+    model = build(
+        nodes,
+        [("x", "FP32", ("n", 3)), ("k", "FP32", ("m", 3))],
+        [("y", "FP32", ("n", 3)), ("z", "FP32", ("m", 3))],
+    )
+    assert "different names: m, n" in found(model, tmp_path).why
+
+
+def test_a_model_that_refuses_synthetic_inputs_still_serves(tmp_path: Path) -> None:
+    """Its second size must be a multiple of 11, and nothing says so."""
+    shape = numpy_helper.from_array(np.array([-1, 11], np.int64), "shape")
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    finding = found(build([node], [("x", "FP32", ("n", "d"))], [("y", "FP32", ("n", "d"))], [shape]), tmp_path)
+    assert finding.max_rows == 0
+    assert "no synthetic input could be run" in finding.why
