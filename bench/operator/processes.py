@@ -6,7 +6,7 @@ See proc_pid_stat(5) and proc_stat(5). Used by rounds.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,12 @@ def parse_resident(status: str) -> float:
     return 0.0
 
 
-def descendants(root: int, parents: Mapping[int, int]) -> set[int]:
-    """`root` and everything that descends from it, given each pid's parent."""
+def descendants(root: int, parents: Mapping[int, int], others: Collection[int] = ()) -> set[int]:
+    """`root` and all that descends from it, given each pid's parent; `others` and their descendants are left out."""
     found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+    while more := {
+        pid for pid, parent in parents.items() if parent in found and pid not in found and pid not in others
+    }:
         found |= more
     return found
 
@@ -82,7 +84,8 @@ class Clock:
     def now(cls, at: float, pids: Mapping[str, int]) -> Clock:
         stats = _all_stats()
         parents = {pid: parent for pid, (parent, _) in stats.items()}
-        spent = {name: _sum(descendants(pid, parents), stats) for name, pid in pids.items()}
+        roots = set(pids.values())  # some of them descend from others
+        spent = {name: _sum(descendants(pid, parents, roots - {pid}), stats) for name, pid in pids.items()}
         return cls(at, spent, parse_machine(Path("/proc/stat").read_text()))
 
 

@@ -14,7 +14,7 @@ WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION
 # What the API server does on its own (its Lease, priority levels, the address of each new Service), and election.
 NOT_THE_CONTEST = frozenset({
     *("leases", "flowschemas", "prioritylevelconfigurations", "apiservices", "customresourcedefinitions"),
-    *("ipaddresses", "servicecidrs", "endpointslices", "clusterroles", "clusterrolebindings"),
+    *("ipaddresses", "servicecidrs", "endpointslices", "clusterroles", "clusterrolebindings", "openapi"),
 })  # fmt: skip
 _LINE = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
