@@ -1,5 +1,4 @@
 """A web server on loopback that tests can make behave badly: no ranges, no tags, faults, versions that change."""
-change."""
 
 from __future__ import annotations
 
