@@ -44,7 +44,7 @@ def status(view: View, settings: Settings) -> dict[str, Any]:
 def conditions(view: View, judged: Verdict) -> list[dict[str, Any]]:
     """All types, in their order; `lastTransitionTime` stays while a condition's status stays."""
     truths: dict[ConditionType, Truth] = {
-        ConditionType.READY: (judged.full, judged.finding),
+        ConditionType.READY: (judged.full, _with_remedy(judged.finding)),
         ConditionType.AVAILABLE: _available(view, judged),
         ConditionType.PROGRESSING: _progressing(judged),
         ConditionType.DEGRADED: _degraded(judged),
@@ -76,13 +76,13 @@ def _progressing(judged: Verdict) -> Truth:
 
 def _degraded(judged: Verdict) -> Truth:
     if judged.finding.reason.failure:
-        return True, Finding(judged.finding.reason, _with_remedy(judged.finding))
+        return True, _with_remedy(judged.finding)
     return False, Finding(Reason.HEALTHY, Reason.HEALTHY.cause)
 
 
 def _stalled(judged: Verdict) -> Truth:
     if judged.stalled:
-        return True, Finding(judged.finding.reason, _with_remedy(judged.finding))
+        return True, _with_remedy(judged.finding)
     settled = Finding(Reason.COMPLETE, Reason.COMPLETE.cause)
     return False, settled if judged.full else Finding(judged.finding.reason)
 
@@ -118,9 +118,12 @@ def _cause(judged: Verdict) -> Finding:
     return Finding(Reason.CREATING) if judged.full else judged.finding
 
 
-def _with_remedy(finding: Finding) -> str:
+def _with_remedy(finding: Finding) -> Finding:
+    """What to do about it, where something has to be done."""
     told = finding.message.rstrip() or finding.reason.cause
-    return f"{told}{'' if told.endswith('.') else '.'} {finding.reason.remedy}".rstrip()
+    if not finding.reason.remedy:
+        return Finding(finding.reason, told)
+    return Finding(finding.reason, f"{told}{'' if told.endswith('.') else '.'} {finding.reason.remedy}")
 
 
 def _condition(
