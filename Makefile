@@ -84,7 +84,10 @@ cluster-env: ## lines for eval: KUBECONFIG, kubectl, registry, object storage
 # With KUBECONFIG set these work on that cluster, and REGISTRY says where its nodes pull from; else on the local one.
 REGISTRY ?=
 # Named by content: a tag never changes what it means, and an unchanged image is neither built nor pulled again.
-TAG = $(shell cat requirements/*.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
+ifndef TAG
+TAG := $(shell cat requirements/*.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
+endif
+export TAG
 NAMESPACE ?= modelpier-system
 HELM_ARGS ?=
 USE_CLUSTER = if [ -n "$(LOCAL)" ]; then eval "$$($(CLUSTERCTL) env --name $(CLUSTER))"; fi
