@@ -91,7 +91,7 @@ def programs(modules: Iterable[Module] = MODULES) -> Path:
     missing = [module.name for module, folder in zip(modules, folders, strict=True) if not folder.exists()]
     if missing:
         raise ClusterError(f"not built yet: {', '.join(missing)}. `python3 {SOURCES}/cluster.py build` builds them")
-    return folders[0] if len(folders) == 1 else _linked(modules, folders)
+    return _linked(modules, folders)
 
 
 def build(progress: Progress, modules: Iterable[Module] = MODULES) -> Path:
@@ -141,7 +141,7 @@ def _require(folder: Path, modules: Iterable[Module]) -> None:
 def _linked(modules: tuple[Module, ...], folders: list[Path]) -> Path:
     """A folder with a link to every program of `folders`, made once and named by them."""
     name = hashlib.sha256("".join(folder.name for folder in folders).encode()).hexdigest()[:16]
-    linked = cache_root() / "programs" / f"all-{name}"
+    linked = cache_root() / "programs" / f"linked-{name}"
     if linked.exists():
         return linked
     partial = linked.with_name(f".{linked.name}.{os.getpid()}")
@@ -150,7 +150,8 @@ def _linked(modules: tuple[Module, ...], folders: list[Path]) -> Path:
         for program in module.programs:
             (partial / program).symlink_to(folder / program)
     for link, program in LINKS.items():
-        (partial / link).symlink_to(program)
+        if (partial / program).exists():
+            (partial / link).symlink_to(program)
     if linked.exists():  # another process was faster
         shutil.rmtree(partial)
     else:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("status", _status, "what runs and where it answers; exit status 1 unless it is ready")
     sub.add_argument("--output", choices=["text", "json"], default="text")
     sub = verb("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
-    sub.add_argument("form", nargs="?", choices=["path", "env"], default="path", help="env: a line for eval")
+    sub.add_argument("form", nargs="?", choices=("path", "env"), default="path", help="env: as the verb env")
     sub = verb("exec", _exec, "run a command inside a node (n1, n2, ...) or the control plane (cp)")
     sub.add_argument("where")
     sub.add_argument("command", nargs=argparse.REMAINDER)
@@ -163,10 +163,12 @@ def _env(arguments: Arguments) -> None:
 
 
 def _kubeconfig(arguments: Arguments) -> None:
+    if arguments.form == "env":
+        _env(arguments)
+        return
     folder = cluster_folder(arguments.name)
     folder.read_spec()
-    line = f"export KUBECONFIG={shlex.quote(str(folder.kubeconfig()))}"
-    print(line if arguments.form == "env" else folder.kubeconfig())
+    print(folder.kubeconfig())
 
 
 def _exec(arguments: Arguments) -> None:

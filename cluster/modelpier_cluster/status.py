@@ -70,6 +70,7 @@ def environment(report: dict[str, Any]) -> dict[str, str]:
         "KUBECONFIG": report["kubeconfig"],
         "MODELPIER_KUBECTL": f"{programs}/kubectl",
         "MODELPIER_HELM": f"{programs}/helm",
+        "MODELPIER_AUDIT_LOG": report["auditLog"],
     }
     if store := report.get("objectStore"):
         variables |= {
@@ -77,5 +78,6 @@ def environment(report: dict[str, Any]) -> dict[str, str]:
             "MODELPIER_S3_ENDPOINT": store["url"],
             "MODELPIER_S3_ACCESS_KEY": store["access_key"],
             "MODELPIER_S3_SECRET_KEY": store["secret_key"],
+            "MODELPIER_S3_REGION": store["region"],
         }
     return variables
