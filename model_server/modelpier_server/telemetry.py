@@ -34,17 +34,19 @@ class Failure(StrEnum):
 
 
 class Histogram:
-    """Cumulative buckets of Prometheus, kept apart until they are rendered."""
+    """Buckets of Prometheus, added up when they are rendered. `unit`: of what is observed, in that of the bounds."""
 
-    __slots__ = ("bounds", "buckets", "total")
+    __slots__ = ("bounds", "buckets", "limits", "total", "unit")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: tuple[float, ...], unit: float = 1.0) -> None:
         self.bounds = bounds
+        self.unit = unit
+        self.limits = tuple(bound / unit for bound in bounds)
         self.buckets = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self.total: float = 0
 
     def observe(self, value: float) -> None:
-        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.buckets[bisect_left(self.limits, value)] += 1
         self.total += value
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
@@ -52,7 +54,7 @@ class Histogram:
         for bound, bucket in zip((*self.bounds, "+Inf"), self.buckets, strict=True):
             count += bucket
             yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
-        yield f"{name}_sum{{{labels}}} {self.total}"
+        yield f"{name}_sum{{{labels}}} {self.total * self.unit}"
         yield f"{name}_count{{{labels}}} {count}"
 
 
@@ -68,13 +70,16 @@ class ModelMetrics:
     rows: int = 0
     executions: int = 0
     pending: int = 0
-    request_ns: int = 0
     queue_ns: int = 0
     compute_input_ns: int = 0
     compute_infer_ns: int = 0
     compute_output_ns: int = 0
-    request_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    request_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS, 1e-9))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+
+    @property
+    def request_ns(self) -> float:
+        return self.request_seconds.total
 
     @property
     def labels(self) -> str:
@@ -131,7 +136,7 @@ class Metrics:
         yield from _failures(models)
         for name, attribute, text in _DURATIONS:
             yield from _family(name, "counter", text)
-            yield from (f"{name}{{{m.labels}}} {getattr(m, attribute) // 1000}" for m in models)
+            yield from (f"{name}{{{m.labels}}} {int(getattr(m, attribute)) // 1000}" for m in models)
         yield from _family("nv_inference_pending_request_count", "gauge", "Requests that wait for a run")
         yield from (f"nv_inference_pending_request_count{{{m.labels}}} {m.pending}" for m in models)
         yield from _histograms(models)

@@ -56,9 +56,10 @@ class Servable:
         self._metrics = metrics.hold(planned.name, planned.version)
         self._all_outputs = tuple(self.signature.outputs)
         self._static = all(-1 not in spec.shape[1:] for spec in session.inputs)
+        self._only = session.inputs[0].name if len(session.inputs) == 1 else None
         self._placement = Placement()
         self._queue = WorkQueue()
-        self._running: set[Work] = set()
+        self._running: set[Batch] = set()
         self._runners: list[Runner] = []
         self._idle: list[Runner] = []
         self._loop = _running_loop()
@@ -103,7 +104,8 @@ class Servable:
             self._metrics.failures[Failure.REJECTED] += 1
             raise QueueFull(f"model '{self.name}': {len(self._queue)} requests wait already; try again later")
         self._measure(work)
-        work.accept(self._withdraw)
+        work.stage = Stage.QUEUED
+        work.owner = self
         self._queue.push(work)
         self.in_flight += 1
         self._metrics.pending += 1
@@ -124,16 +126,20 @@ class Servable:
 
     def _measure(self, work: Work) -> None:
         """Rows, elements and whom the work can share a run with."""
-        arrays = work.inputs.values()
-        if self.finding.max_rows:
-            rows = {array.shape[0] for array in arrays}
-            work.rows = rows.pop() if len(rows) == 1 else 0
-        work.elements = sum(array.size for array in arrays)
-        shapes = () if self._static else tuple(array.shape[1:] for array in self._in_order(work.inputs))
-        work.key = (work.outputs, shapes) if work.rows else None
-
-    def _in_order(self, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        return [inputs[name] for name in self.signature.inputs]
+        inputs = work.inputs
+        if self._only is not None and self._static:  # the common case of the general one below
+            array = inputs[self._only]
+            work.elements = array.size
+            if self.finding.max_rows:
+                work.rows = array.shape[0]
+                work.key = (work.outputs, ())
+            return
+        work.elements = sum(array.size for array in inputs.values())
+        rows = {array.shape[0] for array in inputs.values()} if self.finding.max_rows else ()
+        if len(rows) == 1:
+            (work.rows,) = rows
+            shapes = () if self._static else tuple(inputs[name].shape[1:] for name in self.signature.inputs)
+            work.key = (work.outputs, shapes)
 
     # ------------------------------------------------------------------------------------------ running
     def _flush(self) -> None:
@@ -177,19 +183,20 @@ class Servable:
     def _batch(self, works: list[Work]) -> Batch | None:
         """None when the time of all of them is over."""
         self._metrics.pending -= len(works)
-        now = time.monotonic()
-        late = [work for work in works if work.deadline <= now]
-        for work in late:
-            self._expire(work)
-        if late:
-            works = [work for work in works if work.stage is Stage.QUEUED]
-        if not works:
-            return None
+        now, elements, late = time.monotonic(), 0, False
         for work in works:
             work.stage = Stage.RUNNING
-        self._running.update(works)
-        outputs = works[0].outputs or self._all_outputs
-        return Batch(works, [work.inputs for work in works], outputs, sum(work.elements for work in works), _clock())
+            elements += work.elements
+            if work.deadline <= now:
+                late = True
+                self._expire(work)
+        if late:
+            works = [work for work in works if work.stage is Stage.RUNNING]
+            if not works:
+                return None
+        batch = Batch(works, [work.inputs for work in works], works[0].outputs or self._all_outputs, elements, _clock())
+        self._running.add(batch)
+        return batch
 
     def _ran(self, runner: Runner, batch: Batch, outcome: Outcome, seconds: float) -> None:
         self._idle.append(runner)
@@ -200,32 +207,39 @@ class Servable:
 
     def _deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Answers to all works of a batch that still wait."""
-        metrics = self._metrics
-        metrics.executions += outcome.runs
-        metrics.batch_rows.observe(sum(work.rows for work in batch.works) or 1)
+        metrics, observe = self._metrics, self._metrics.request_seconds.observe
+        self._running.discard(batch)
+        success = rows = waited = answering = 0
+        start = _clock()
         for work, result in zip(batch.works, outcome.results, strict=True):
+            rows += work.rows
             if work.stage is Stage.DONE:  # cancelled or expired, and counted then
                 continue
-            start = _clock()
-            rows = work.rows
-            self._running.discard(work)
             self._finish(work)
             if isinstance(result, ServerError):
-                fault = isinstance(result, InferenceFailed)
-                metrics.failures[Failure.BACKEND if fault else Failure.OTHER] += 1
+                self._count_failure(result)
                 work.fail(result)
             elif not _succeed(work, result):
                 metrics.failures[Failure.OTHER] += 1
             else:
                 end = _clock()
-                metrics.success += 1
-                metrics.rows += rows or 1
-                metrics.request_ns += end - work.arrived
-                metrics.queue_ns += batch.started - work.arrived
-                metrics.compute_input_ns += outcome.input_ns
-                metrics.compute_infer_ns += outcome.infer_ns
-                metrics.compute_output_ns += outcome.output_ns + end - start
-                metrics.request_seconds.observe((end - work.arrived) * 1e-9)
+                success += 1
+                metrics.rows += work.rows or 1
+                waited += batch.started - work.arrived
+                answering += end - start
+                observe(end - work.arrived)
+                start = end
+        metrics.executions += outcome.runs
+        metrics.batch_rows.observe(rows or 1)
+        metrics.success += success
+        metrics.queue_ns += waited
+        metrics.compute_input_ns += success * outcome.input_ns
+        metrics.compute_infer_ns += success * outcome.infer_ns
+        metrics.compute_output_ns += success * outcome.output_ns + answering
+
+    def _count_failure(self, error: ServerError) -> None:
+        fault = isinstance(error, InferenceFailed)
+        self._metrics.failures[Failure.BACKEND if fault else Failure.OTHER] += 1
 
     # ------------------------------------------------------------------------------------------ leaving early
     def _finish(self, work: Work) -> None:
@@ -234,8 +248,8 @@ class Servable:
         if not self.in_flight and self._empty is not None:
             self._empty.set()
 
-    def _withdraw(self, work: Work) -> None:
-        """The caller left."""
+    def withdraw(self, work: Work) -> None:
+        """The caller left: `Work.cancel` says so."""
         self._leave(work)
         self._metrics.failures[Failure.CANCELED] += 1
 
@@ -243,16 +257,17 @@ class Servable:
         if work.stage is Stage.QUEUED:
             self._queue.remove(work)
             self._metrics.pending -= 1
-        else:
-            self._running.discard(work)
         self._finish(work)
 
     def _expire(self, work: Work) -> None:
         """A work that is in no queue any longer."""
-        self._running.discard(work)
         self._finish(work)
         self._metrics.failures[Failure.REJECTED] += 1
         work.fail(DeadlineExceeded(f"model '{self.name}': no answer within the request's time"))
+
+    def _unfinished(self) -> list[Work]:
+        """Of the batches that run."""
+        return [work for batch in self._running for work in batch.works if work.stage is Stage.RUNNING]
 
     def _sweep(self) -> None:
         self._sweeping = False
@@ -261,8 +276,9 @@ class Servable:
             self._queue.remove(work)
             self._metrics.pending -= 1
             self._expire(work)
-        for work in [work for work in self._running if work.deadline <= now]:
-            self._expire(work)
+        for work in self._unfinished():
+            if work.deadline <= now:
+                self._expire(work)
         if self.in_flight and self._loop is not None:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL, self._sweep)
@@ -303,7 +319,7 @@ class Servable:
 
     def _give_up(self) -> None:
         self._refusal = f"model '{self.name}' version '{self.version}' is gone"
-        for work in [*self._queue, *self._running]:
+        for work in [*self._queue, *self._unfinished()]:
             self._leave(work)
             self._metrics.failures[Failure.CANCELED] += 1
             work.fail(Unavailable(self._refusal))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
@@ -28,10 +28,17 @@ class Stage(Enum):
     DONE = 3
 
 
+class Owner(Protocol):
+    """Who has taken a work."""
+
+    def withdraw(self, work: Work) -> None:
+        """Gives its place back."""
+
+
 class Work:
     """A checked request: what to run, until when, and whom to tell."""
 
-    __slots__ = ("_withdraw", "arrived", "deadline", "elements", "inputs", "key", "outputs", "rows", "stage")
+    __slots__ = ("arrived", "deadline", "elements", "inputs", "key", "outputs", "owner", "rows", "stage")
 
     def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...] | None, deadline: float) -> None:
         """`deadline` in seconds of `time.monotonic()`; `outputs` None: all."""
@@ -44,7 +51,7 @@ class Work:
         """Rows of the first axis; 0 where it cannot share a run."""
         self.elements = 0
         self.key: Key | None = None
-        self._withdraw: Callable[[Work], None] | None = None
+        self.owner: Owner | None = None
 
     def succeed(self, arrays: Arrays) -> bool:
         """Called on the loop, once. False: the outputs could not be made an answer (and the caller was told so)."""
@@ -54,20 +61,15 @@ class Work:
         """Called on the loop, once."""
         raise NotImplementedError
 
-    def accept(self, withdraw: Callable[[Work], None]) -> None:
-        """The scheduler has taken it; `withdraw` gives its place back."""
-        self.stage = Stage.QUEUED
-        self._withdraw = withdraw
-
     def cancel(self) -> None:
         """The caller is gone: frees the place in the queue, or drops the answer of a run under way."""
-        if self._withdraw is not None and self.stage in {Stage.QUEUED, Stage.RUNNING}:
-            self._withdraw(self)
+        if self.owner is not None:
+            self.owner.withdraw(self)
 
     def release(self) -> None:
         """Done: nothing of the request is held any longer."""
         self.stage = Stage.DONE
-        self._withdraw = None
+        self.owner = None
         self.inputs = {}
 
 

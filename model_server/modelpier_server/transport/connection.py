@@ -124,7 +124,8 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         self._head_bytes = self._fed = 0
         if not self._muted:
-            self._enter(Phase.HEAD)
+            self.phase = Phase.HEAD
+            self.since = self._server.now
 
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
@@ -161,7 +162,8 @@ class Connection(asyncio.Protocol):
         if b"expect" in headers and not exchange.answered:
             self._expect(exchange, headers[b"expect"])
         if not exchange.answered:
-            self._enter(Phase.BODY)
+            self.phase = Phase.BODY
+            self.since = self._server.now
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange
@@ -179,7 +181,7 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if self._muted or exchange is None:
             return
-        self._enter(Phase.BUSY)
+        self.phase = Phase.BUSY
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
         self._server.dispatch(exchange)
 

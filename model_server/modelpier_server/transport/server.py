@@ -142,8 +142,8 @@ class Server:
         """A request is complete."""
         if exchange.match is None and not self._route(exchange):
             return
-        encoding = exchange.headers.get(b"content-encoding", b"identity")
-        if encoding.lower() != b"identity":
+        encoding = exchange.headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
             self._spawn(exchange, self._inflate(exchange, encoding.decode("latin-1")))
         else:
             self._handle(exchange)

@@ -46,7 +46,7 @@ def test_labels_are_escaped() -> None:
 def test_durations_are_microseconds() -> None:
     metrics = Metrics()
     held = metrics.hold("m", "1")
-    held.request_ns = 1_234_567
+    held.request_seconds.observe(1_234_567)
     held.failures[Failure.REJECTED] = 2
     text = metrics.render().decode()
     assert 'nv_inference_request_duration_us{model="m",version="1"} 1234' in text

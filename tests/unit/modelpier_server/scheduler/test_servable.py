@@ -176,7 +176,7 @@ async def test_a_request_cancelled_during_its_run_is_dropped(blocked: tuple[Serv
     served, session = blocked
     other = served.submit(x(1), None, FAR)
     await asyncio.sleep(0)
-    next(iter(served._running)).future.cancel()  # type: ignore[attr-defined]
+    next(iter(served._running)).works[0].future.cancel()  # type: ignore[attr-defined]
     await until(lambda: served.in_flight == 1)
     session.gate.set()
     assert (await other)[0][0, 0] == 1
@@ -192,7 +192,7 @@ async def test_requests_out_of_time_are_told_so(blocked: tuple[Servable, Gated])
         await asyncio.wait_for(waiting, 5)
     assert served._metrics.pending == 0
     assert served._metrics.failures[Failure.REJECTED] == 1
-    next(iter(served._running)).deadline = 0.0
+    next(iter(served._running)).works[0].deadline = 0.0
     await until(lambda: served.in_flight == 0)
     session.gate.set()
 
