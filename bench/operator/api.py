@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
+from bench.operator.requests import AGENT
 
 PAGE = 500
 REQUEST_SECONDS = 30.0
@@ -61,7 +62,7 @@ class Api:
         self._session = aiohttp.ClientSession(
             base_url=self.access.url,
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=context),
-            headers={"Authorization": f"Bearer {self.access.token}", "User-Agent": "modelpier-bench"},
+            headers={"Authorization": f"Bearer {self.access.token}", "User-Agent": AGENT},
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
             read_bufsize=LINE_LIMIT,
         )
@@ -101,7 +102,9 @@ class Api:
             if not (token := page["metadata"].get("continue", "")):
                 return items, version
 
-    async def watch(self, path: str, version: str, selector: str = "") -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+    async def watch(
+        self, path: str, version: str, selector: str = ""
+    ) -> AsyncGenerator[tuple[str, Mapping[str, Any]], None]:
         """(type, object) of each change after `version`, until the server ends the watch."""
         query = f"{path}?watch=1&resourceVersion={version}&labelSelector={selector}&timeoutSeconds=3600"
         forever = aiohttp.ClientTimeout(total=None, sock_read=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from bench.operator import kinds, processes
 from bench.operator.api import Access, Api, ApiError
 from bench.operator.contestants import Contestant, RunningContestant
 from bench.operator.processes import Clock
-from bench.operator.requests import Request, parse
+from bench.operator.requests import Traffic
 
-from modelpier_cluster import ControlPlane
+from modelpier_cluster import ControlPlane, audit
 
 LEAD_SECONDS = 60.0
 SAMPLE_SECONDS = 0.25
@@ -29,11 +28,10 @@ IDLE_CPU = 0.03
 
 @dataclass(frozen=True)
 class Quiet:
-    """`since`: the monotonic moment from which nothing more happened; `clock` and `requests`: readings after it."""
+    """`since`: the monotonic moment from which nothing more happened; `clock`: a reading after it."""
 
     since: float
     clock: Clock
-    requests: Counter[Request]
 
 
 class Arena:
@@ -52,8 +50,14 @@ class Arena:
         """CPU of etcd, the API server, this process and `more` (pids by name)."""
         return Clock.now(time.monotonic(), {**_pids(self.plane), "bench": os.getpid(), **more})
 
-    async def requests(self) -> Counter[Request]:
-        return parse(await self.api.text("/metrics"))
+    def position(self) -> int:
+        """Where the audit log ends now, for `traffic`."""
+        return self.plane.audit_log.stat().st_size
+
+    async def traffic(self, since: int) -> Traffic:
+        """What the contestant has asked for since a position."""
+        events, _ = await asyncio.to_thread(audit.events, self.plane.audit_log, since)
+        return Traffic.of(events)
 
     def resident(self) -> dict[str, float]:
         return {name: processes.resident_mebibytes(pid) for name, pid in _pids(self.plane).items()}
@@ -81,10 +85,7 @@ class Arena:
         return spec.get("holderIdentity") or "", spec.get("renewTime") or ""
 
     async def quiet(self, running: RunningContestant, seconds: float) -> Quiet:
-        """Wait until the contestant computes nothing, and so writes nothing; raises TimeoutError.
-
-        The API server's metrics are read only after it: each reading costs it dozens of milliseconds.
-        """
+        """Wait until the contestant computes nothing, and so writes nothing; raises TimeoutError."""
         deadline = time.monotonic() + seconds
         since, samples, cpu = time.monotonic(), 0, processes.cpu_seconds(running.pid)
         while samples < QUIET_SAMPLES:
@@ -98,7 +99,7 @@ class Arena:
             else:
                 since, samples = time.monotonic(), 0
             cpu = now
-        return Quiet(since, self.clock(contestant=running.pid), await self.requests())
+        return Quiet(since, self.clock(contestant=running.pid))
 
 
 def _pids(plane: ControlPlane) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from bench.operator.arena import Arena
 from bench.operator.contestants import Contestant, RunningContestant
 from bench.operator.observer import Settling, late_children, objects
 from bench.operator.processes import Clock, foreign_cores, spent
-from bench.operator.requests import Request, Traffic
+from bench.operator.requests import Traffic
 
 BURST_SECONDS = 30.0
 BURST_SECONDS_EACH = 0.15
@@ -76,7 +76,7 @@ async def burst(arena: Arena, running: RunningContestant, count: int) -> Burst:
     settling = Settling(arena.api, count)
     await settling.start()
     with _loader(arena, count) as loader:
-        requests, clock = await arena.requests(), arena.clock(contestant=running.pid, loader=loader.pid)
+        position, clock = arena.position(), arena.clock(contestant=running.pid, loader=loader.pid)
         _let_go(loader)
         try:
             done = await settling.wait(BURST_SECONDS + BURST_SECONDS_EACH * count, running.check)
@@ -85,10 +85,9 @@ async def burst(arena: Arena, running: RunningContestant, count: int) -> Burst:
         # The loader's CPU is read while it can be: the kernel forgets it with the process.
         end = arena.clock(contestant=running.pid, loader=loader.pid)
     quiet = await arena.quiet(running, QUIET_SECONDS)
+    traffic = await arena.traffic(position)
     if late := late_children(await objects(arena.api)):
         raise RuntimeError(f"{len(late)} children were missing or changed after the status, such as {late[0]}")
-    own = {Request("POST", "modeldeployments", 201): count, Request("WATCH", "modeldeployments", 200): 1}
-    traffic = Traffic.between(requests, quiet.requests, own)
     cost = Cost.of((clock, end), traffic, done - clock.at)
     # Work that was put off is work: the contestant's CPU counts until it is quiet.
     whole = quiet.clock.processes["contestant"] - clock.processes["contestant"]
@@ -120,22 +119,21 @@ def _let_go(loader: subprocess.Popen[str]) -> None:
 
 async def rest(arena: Arena, running: RunningContestant, seconds: float) -> Cost:
     """What it does when there is nothing to do."""
-    requests, clock = await arena.requests(), arena.clock(contestant=running.pid)
+    position, clock = arena.position(), arena.clock(contestant=running.pid)
     await asyncio.sleep(seconds)
     running.check()
     end = arena.clock(contestant=running.pid)
-    return Cost.of((clock, end), Traffic.between(requests, await arena.requests(), {}), seconds)
+    return Cost.of((clock, end), await arena.traffic(position), seconds)
 
 
 async def restart(arena: Arena, running: RunningContestant, contestant: Contestant) -> tuple[Cost, RunningContestant]:
     """Stop it, start it again over what exists. CPU from the start of the process, with all that it imports."""
     await asyncio.to_thread(running.stop)
-    requests, clock = await arena.requests(), arena.clock()
+    position, clock = arena.position(), arena.clock()
     again = await arena.start(contestant)
     quiet = await arena.quiet(again, QUIET_SECONDS)
     begin = Clock(clock.at, {**clock.processes, "contestant": 0.0}, clock.machine)
-    traffic = Traffic.between(requests, quiet.requests, {})
-    return Cost.of((begin, quiet.clock), traffic, quiet.since - again.started), again
+    return Cost.of((begin, quiet.clock), await arena.traffic(position), quiet.since - again.started), again
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ async def reactions(arena: Arena, running: RunningContestant, count: int, repeti
 Change = tuple[float, str, Mapping[str, Any]]
 
 
-async def _deployments(api: Api, version: str) -> AsyncIterator[Change]:
+async def _deployments(api: Api, version: str) -> AsyncGenerator[Change, None]:
     async with aclosing(api.watch(kinds.DEPLOYMENTS, version, kinds.OWNER_LABEL)) as events:
         async for kind, deployment in events:
             yield time.perf_counter(), kind, deployment

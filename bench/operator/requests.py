@@ -1,23 +1,23 @@
-"""Counts of requests, from the API server's own metrics. Pure; used by rounds.py.
+"""Who asked what of the API server, from its audit log. Pure; used by arena.py.
 
-apiserver_request_total is described in https://kubernetes.io/docs/reference/instrumentation/metrics/.
+The log tells clients apart, which the API server's metrics do not: the loader, this measuring process and what the API
+server does for itself (its Lease, the address of each new Service, repairs) do not count.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"})
-# What the API server does on its own (its Lease, priority levels, the address of each new Service), and election.
-NOT_THE_CONTEST = frozenset({
-    *("leases", "flowschemas", "prioritylevelconfigurations", "apiservices", "customresourcedefinitions"),
-    *("ipaddresses", "servicecidrs", "endpointslices", "clusterroles", "clusterrolebindings", "openapi"),
-})  # fmt: skip
-_LINE = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+READS = frozenset({"get", "list"})
+AGENT = "modelpier-bench"
+"""The User-Agent of everything in this package."""
+_OTHERS = (AGENT, "kubectl")
+_API_SERVER = "system:apiserver"
+_ELECTION = "leases"
 
 
 @dataclass(frozen=True, order=True)
@@ -29,46 +29,30 @@ class Request:
     code: int
 
 
-def parse(metrics: str) -> Counter[Request]:
-    """All requests so far, by verb, resource and status."""
-    counts: Counter[Request] = Counter()
-    for labels, value in _LINE.findall(metrics):
-        found = dict(_LABEL.findall(labels))
-        resource = "/".join(filter(None, (found.get("resource"), found.get("subresource"))))
-        if resource and resource.split("/")[0] not in NOT_THE_CONTEST:
-            counts[Request(found["verb"], resource, int(found["code"]))] += int(float(value))
-    return counts
-
-
 @dataclass(frozen=True)
 class Traffic:
-    """What happened between two readings."""
+    """The contestant's requests in an interval, its election left out."""
 
     counts: Mapping[Request, int]
 
     @classmethod
-    def between(cls, begin: Counter[Request], end: Counter[Request], known: Mapping[Request, int]) -> Traffic:
-        """`known`: requests of the measuring itself and of the loader, which do not count."""
-        delta = {request: end[request] - begin[request] - known.get(request, 0) for request in end}
-        return cls({request: count for request, count in sorted(delta.items()) if count > 0})
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> Traffic:
+        """From audit events (audit.k8s.io/v1). Watches are left out: they say nothing about work."""
+        counts = Counter(_request(event) for event in events if _counts(event))
+        return cls(dict(sorted(counts.items())))
 
     def writes(self) -> int:
         return sum(count for request, count in self.counts.items() if request.verb in WRITES)
 
     def reads(self) -> int:
-        """GET and LIST; a watch is counted when it ends and says nothing about work."""
-        return sum(count for request, count in self.counts.items() if request.verb in {"GET", "LIST"})
+        return sum(count for request, count in self.counts.items() if request.verb in READS)
 
     def lists(self) -> int:
-        return sum(count for request, count in self.counts.items() if request.verb == "LIST")
+        return sum(count for request, count in self.counts.items() if request.verb == "list")
 
     def refused(self) -> dict[str, int]:
         """Answers from 400 on, by verb, resource and status."""
-        return {
-            f"{request.verb} {request.resource} {request.code}": count
-            for request, count in self.counts.items()
-            if request.code >= 400
-        }
+        return {f"{r.verb} {r.resource} {r.code}": count for r, count in self.counts.items() if r.code >= 400}
 
     def table(self) -> dict[str, int]:
         """Counts by verb and resource."""
@@ -76,3 +60,19 @@ class Traffic:
         for request, count in self.counts.items():
             table[f"{request.verb} {request.resource}"] += count
         return dict(table)
+
+
+def _counts(event: Mapping[str, Any]) -> bool:
+    return (
+        event["stage"] == "ResponseComplete"
+        and event["verb"] in WRITES | READS
+        and event.get("objectRef", {}).get("resource") not in {None, _ELECTION}
+        and event["user"]["username"] != _API_SERVER
+        and not event.get("userAgent", "").startswith(_OTHERS)
+    )
+
+
+def _request(event: Mapping[str, Any]) -> Request:
+    reference = event["objectRef"]
+    resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+    return Request(event["verb"], resource, event.get("responseStatus", {}).get("code", 0))

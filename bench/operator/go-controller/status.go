@@ -26,52 +26,71 @@ func (r *Reconciler) report(ctx context.Context, md *ModelDeployment, children *
 }
 
 func (m *Maker) status(md *ModelDeployment, names Names, deployment *appsv1.Deployment) Status {
-	ready := deployment.Status.ReadyReplicas
+	replicas, ready := deployment.Status.Replicas, deployment.Status.ReadyReplicas
+	state := stateOf(md, replicas, ready)
 	status := Status{
 		ObservedGeneration: md.Generation,
 		URL:                fmt.Sprintf("http://%s.%s.svc.cluster.local", md.Name, md.Namespace),
 		Version:            version(md, names),
-		Replicas:           deployment.Status.Replicas,
-		ReadyReplicas:      ready,
+		Replicas:           &replicas,
+		ReadyReplicas:      &ready,
 		Selector:           fmt.Sprintf("%s=%s,%s=%s", labelDeployment, md.Name, labelPodSet, names.podSet),
 		Conditions:         append([]metav1.Condition(nil), md.Status.Conditions...),
 		Revisions: []RevisionStatus{{
-			Name: names.revision, Version: version(md, names), Weight: 100,
-			Replicas: deployment.Status.Replicas, ReadyReplicas: ready, Phase: phase(md, ready),
+			Name: names.revision, Version: version(md, names), PodSet: names.podSet, Weight: 100,
+			Replicas: replicas, ReadyReplicas: ready, Phase: state.phase, Reason: state.reason, Message: state.message,
 		}},
+		Rollout: &RolloutStatus{Phase: "First"},
 	}
-	for _, condition := range conditions(md, ready) {
+	for _, condition := range state.conditions(md) {
 		condition.ObservedGeneration = md.Generation
 		meta.SetStatusCondition(&status.Conditions, condition)
 	}
 	return status
 }
 
-func phase(md *ModelDeployment, ready int32) string {
-	if ready >= md.Spec.Replicas {
-		return "Serving"
-	}
-	return "Starting"
+// State is how far the pods of a ModelDeployment are.
+type State struct {
+	full, available        bool
+	phase, reason, message string
 }
 
-func conditions(md *ModelDeployment, ready int32) []metav1.Condition {
-	full := ready >= md.Spec.Replicas
-	waiting := fmt.Sprintf("%d of %d pods are ready", ready, md.Spec.Replicas)
+func stateOf(md *ModelDeployment, replicas, ready int32) State {
+	switch {
+	case ready >= md.Spec.Replicas:
+		return State{true, ready > 0, "Serving", "Serving", "It serves."}
+	case replicas == 0:
+		return State{false, false, "Starting", "Creating", "No pod exists yet."}
+	default:
+		message := fmt.Sprintf("%d of %d pods are ready.", ready, md.Spec.Replicas)
+		return State{false, ready > 0, "Starting", "Starting", message}
+	}
+}
+
+func (s State) conditions(md *ModelDeployment) []metav1.Condition {
+	stalled := s.condition("Stalled", false)
+	if !s.full {
+		stalled.Message = "The objects are being made; no pod exists yet."
+	}
+	healthy := metav1.Condition{
+		Type: "Degraded", Status: metav1.ConditionFalse, Reason: "Healthy", Message: "Nothing is wrong.",
+	}
 	return []metav1.Condition{
-		condition("Ready", full, "Ready", "PodsStarting", waiting),
-		condition("Available", ready > 0, "Available", "PodsStarting", waiting),
-		condition("Progressing", !full, "PodsStarting", "Ready", waiting),
-		condition("Degraded", false, "Degraded", "AsExpected", ""),
-		condition("Stalled", false, "Stalled", "AsExpected", ""),
-		condition("ModelResolved", md.Spec.Model.Digest != "", "Resolved", "DigestUnknown", ""),
-		condition("Scheduled", full, "Scheduled", "PodsStarting", waiting),
-		condition("Loaded", full, "Loaded", "PodsStarting", waiting),
+		s.condition("Ready", s.full),
+		s.condition("Available", s.available),
+		s.condition("Progressing", !s.full),
+		healthy,
+		stalled,
+		s.condition("ModelResolved", md.Spec.Model.Digest != ""),
+		s.condition("Scheduled", s.full),
+		s.condition("Loaded", s.full),
 	}
 }
 
-func condition(kind string, holds bool, yes, no, message string) metav1.Condition {
+func (s State) condition(kind string, holds bool) metav1.Condition {
+	status := metav1.ConditionFalse
 	if holds {
-		return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: yes, Message: message}
+		status = metav1.ConditionTrue
 	}
-	return metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: no, Message: message}
+	return metav1.Condition{Type: kind, Status: status, Reason: s.reason, Message: s.message}
 }

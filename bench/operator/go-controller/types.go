@@ -92,21 +92,28 @@ type Status struct {
 	ObservedGeneration int64              `json:"observedGeneration,omitempty"`
 	URL                string             `json:"url,omitempty"`
 	Version            string             `json:"version,omitempty"`
-	Replicas           int32              `json:"replicas"`
-	ReadyReplicas      int32              `json:"readyReplicas"`
+	Replicas           *int32             `json:"replicas,omitempty"`
+	ReadyReplicas      *int32             `json:"readyReplicas,omitempty"`
 	Selector           string             `json:"selector,omitempty"`
 	Conditions         []metav1.Condition `json:"conditions,omitempty"`
 	Revisions          []RevisionStatus   `json:"revisions,omitempty"`
+	Rollout            *RolloutStatus     `json:"rollout,omitempty"`
+}
+
+type RolloutStatus struct {
+	Phase string `json:"phase,omitempty"`
 }
 
 type RevisionStatus struct {
 	Name          string `json:"name"`
 	Version       string `json:"version,omitempty"`
+	PodSet        string `json:"podSet,omitempty"`
 	Weight        int32  `json:"weight"`
 	Replicas      int32  `json:"replicas"`
 	ReadyReplicas int32  `json:"readyReplicas"`
 	Phase         string `json:"phase,omitempty"`
 	Reason        string `json:"reason,omitempty"`
+	Message       string `json:"message,omitempty"`
 }
 
 // DeepCopyObject shares the spec: this controller never changes one. That spares it work that generated code would do.
