@@ -95,9 +95,10 @@ class Process:
 
     async def _listen(self) -> list[Server]:
         settings, source = self._settings, self._settings.source
-        servers = [await serve(settings.host, settings.http_port, inference_app(self._catalog, self._metrics))]
-        if source is not None:
+        servers = []
+        if source is not None:  # first: who finds the server alive may ask it for its report
             servers.append(await serve(settings.host, source.admin_port, self._admin(source)))
+        servers.insert(0, await serve(settings.host, settings.http_port, inference_app(self._catalog, self._metrics)))
         about = {"host": settings.host, "http_port": servers[0].port}
         log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
         return servers
