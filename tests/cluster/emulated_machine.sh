@@ -1,0 +1,47 @@
+# Run as root by systemd on the emulated machine (emulated_machine.py): a cluster from up to down, and nothing left.
+set -eu
+cluster() { python3 /opt/cluster/cluster.py "$@"; }
+kubectl() { /opt/programs/kubectl --kubeconfig=/root/.local/state/modelpier/clusters/trial/admin.kubeconfig "$@"; }
+trap 'code=$?; [ $code = 0 ] || { echo "FAILED with $code"; tail -n 5 /root/.local/state/modelpier/clusters/trial/log/*.log; }' EXIT
+
+echo "kernel $(uname -r), $(systemctl --version | head -n 1), /sys/fs/cgroup is $(stat -fc %T /sys/fs/cgroup)"
+[ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]
+mkdir -p /root/.cache /root/.local/state
+ip link set lo up
+links_before=$(ls /sys/class/net)
+mounts_before=$(wc -l < /proc/self/mounts)
+
+cluster up --name trial --nodes 2
+scope=/sys/fs/cgroup/system.slice/modelpier-cluster-trial.scope
+echo "the scope offers: $(cat $scope/cgroup.subtree_control); its own processes: $(wc -l < $scope/cgroup.procs)"
+[ -z "$(cat $scope/cgroup.procs)" ]
+systemctl show --property=Delegate --property=ActiveState modelpier-cluster-trial.scope
+
+image=$(cluster load --name trial /opt/probe.tar)
+for node in n1 n2; do
+    kubectl apply -f - << EOF
+{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "on-$node"}, "spec": {"nodeName": "$node", "terminationGracePeriodSeconds": 0,
+ "containers": [{"name": "c", "image": "$image", "resources": {"limits": {"memory": "64Mi", "cpu": "500m", "nvidia.com/gpu": "1"}}}]}}
+EOF
+done
+kubectl wait --for=condition=Ready pod --all --timeout=120s
+kubectl get pods -o wide
+limit=$(find "$scope/n1" -name memory.max -path '*kubepods/pod*' | head -n 1)
+echo "limit of the pod on n1: $(cat "$limit") bytes, $(cat "${limit%memory.max}cpu.max") cpu"
+[ "$(cat "$limit")" = 67108864 ]
+
+cluster stop --name trial n2
+cluster start --name trial n2
+echo "processes outside the scope that belong to the cluster: $(grep -lc trial /proc/[0-9]*/cmdline | wc -l)"
+for process in $(pgrep -f 'kube kubelet'); do
+    grep -q modelpier-cluster-trial.scope "/proc/$process/cgroup"
+done
+
+cluster down --name trial
+[ ! -e "$scope" ]
+[ "$(ls /sys/class/net)" = "$links_before" ]
+[ "$(wc -l < /proc/self/mounts)" = "$mounts_before" ]
+if pgrep -f /opt/programs/; then exit 1; fi
+if systemctl list-units --all --plain --no-legend 'modelpier*' | grep modelpier; then exit 1; fi
+if iptables-save | grep KUBE; then exit 1; fi
+echo "THE TRIAL PASSED"
