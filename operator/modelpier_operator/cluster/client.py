@@ -42,6 +42,21 @@ Query = Mapping[str, str]
 Object = dict[str, Any]
 Body = Object | list[Object]
 
+_ESCAPED_BY_GO = tuple((c.encode(), f"\\u{ord(c):04x}".encode()) for c in "<>&\u2028\u2029")
+
+
+def encode(body: Any) -> bytes:
+    """JSON as Go's encoder writes it: sorted keys, and no <, > or & in strings.
+
+    A ControllerRevision's data are kept byte by byte as they came, and must never change: an apply, which Go encodes
+    anew, is refused as a change of data that were posted in any other form.
+    """
+    raw = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    # Outside of strings JSON has none of these characters.
+    for character, escaped in _ESCAPED_BY_GO:
+        raw = raw.replace(character, escaped)
+    return raw
+
 
 class Api(Protocol):
     """What the rest of `cluster` needs of an API server. Every method may raise ApiError."""
@@ -108,7 +123,7 @@ class Client:
         self, method: str, path: str, body: Body, *, query: Query | None = None, content_type: str = JSON
     ) -> Object:
         async with self._slots:
-            payload = _GatedBody(orjson.dumps(body), lambda: self._gate(self._write_timeout))
+            payload = _GatedBody(encode(body), lambda: self._gate(self._write_timeout))
             self._gate(self._write_timeout)
             headers = {"Content-Type": content_type}
             with self._in_flight():
@@ -118,7 +133,7 @@ class Client:
 
     async def write_ungated(self, method: str, path: str, body: Object, *, seconds: float) -> Object:
         # No slot: the renewal of the lease must not queue behind anything.
-        return await self._send(method, path, None, orjson.dumps(body), {"Content-Type": JSON}, seconds)
+        return await self._send(method, path, None, encode(body), {"Content-Type": JSON}, seconds)
 
     def guard(self, gate: Gate) -> None:
         """From now on every write but the ungated ones asks `gate`."""
