@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -18,6 +19,9 @@ from modelpier_server.settings import Settings, SettingsError, read
 
 
 def main() -> NoReturn:
+    # Until `process` has its own: the first process of a container ignores signals that it has no handler for.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: os._exit(128 + received))
     try:
         settings = read(None, os.environ)
         for model in settings.models:

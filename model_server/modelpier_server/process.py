@@ -75,8 +75,10 @@ class Process:
             return EXIT_NO_PORT
         watching = self._begin()
         ends: set[asyncio.Future[Any]] = {self._ended, self._follower.fatal}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if watching is not None:
+        await asyncio.wait(ends | ({watching} if watching else set()), return_when=asyncio.FIRST_COMPLETED)
+        if watching is not None and watching.done():
+            watching.result()  # it never ends by itself: a server that follows no plan any longer must not pretend to
+        elif watching is not None:
             watching.cancel()
         if self._ended.done():
             await self._drain()

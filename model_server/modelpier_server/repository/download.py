@@ -27,6 +27,8 @@ VERSIONS = 3
 class Downloaded:
     sha256: str
     size: int
+    tag: str
+    """Empty when the server gives none that can be relied on."""
 
 
 class Downloader:
@@ -52,6 +54,13 @@ class Downloader:
             partial.close()
         raise ModelError(FailureReason.DOWNLOAD_FAILED, f"{source.shown}: it keeps changing while it is downloaded")
 
+    def tag(self, source: Source, stop: threading.Event) -> str:
+        """The entity tag of a source that is one file; empty when there is none. Raises as `file`."""
+        try:
+            return self.retry.call(lambda: source.head("", 1), stop).tag
+        except NoRanges:
+            return ""
+
     def _version(self, source: Source, name: str, partial: Partial, stop: threading.Event) -> Downloaded:
         try:
             head = self.retry.call(lambda: source.head(name, self._chunk), stop)
@@ -62,7 +71,7 @@ class Downloader:
             partial.write(0, 0, head.data)
         digest = self._ranges(source, name, partial, head, stop)
         partial.sync()
-        return Downloaded(digest, head.size)
+        return Downloaded(digest, head.size, head.tag)
 
     def _ranges(self, source: Source, name: str, partial: Partial, head: Head, stop: threading.Event) -> str:
         """Hashes range by range as they become complete; the bytes come back from the page cache."""
@@ -107,4 +116,4 @@ class Downloader:
         if offset != size:
             raise ModelError(FailureReason.DOWNLOAD_FAILED, f"{source.shown}: {offset} bytes came instead of {size}")
         partial.sync()
-        return Downloaded(digest.hexdigest(), size)
+        return Downloaded(digest.hexdigest(), size, "")

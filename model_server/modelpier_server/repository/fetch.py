@@ -21,6 +21,7 @@ from modelpier_server.errors import ModelError
 from modelpier_server.repository import credentials, local, partial, uri
 from modelpier_server.repository.blobs import FILE, Blobs
 from modelpier_server.repository.disk import Disk
+from modelpier_server.repository.known import Known
 from modelpier_server.repository.retry import Retry
 
 if TYPE_CHECKING:  # imported on first use: a laptop that serves a file needs no network client
@@ -69,6 +70,7 @@ class Repository:
         self._isolated = isolated
         self._retry = retry or Retry()
         self._blobs = Blobs(places.models)
+        self._known = Known(places.models.root / "known")
         self._partials = places.models.root / "partial"
         self._loader: Downloader | None = None
         self._lock = threading.Lock()
@@ -168,13 +170,27 @@ class Repository:
     def _download_file(
         self, source: Source, address: uri.ModelUri, model: PlannedModel, stop: threading.Event
     ) -> Fetched:
+        if model.digest is None and (found := self._unchanged(source, address, model, stop)):
+            return found
         part = partial.Partial(self._partials / _key(model.uri) / "0", self._places.models)
         got = self._downloader.file(source, "", part, stop)
         digest = f"sha256:{got.sha256}"
         self._check(model.digest, digest, address.shown, part)
         folder = self._blobs.add(digest, {FILE: part.data})
         part.reset()
+        if got.tag:
+            self._known.note(_key(model.uri), got.tag, digest)
         return Fetched(folder / FILE, digest, got.size)
+
+    def _unchanged(
+        self, source: Source, address: uri.ModelUri, model: PlannedModel, stop: threading.Event
+    ) -> Fetched | None:
+        """What was downloaded before, if the store still has the same."""
+        noted = self._known.find(_key(model.uri))
+        if noted is None or not self._blobs.path(noted[1]).is_dir():
+            return None
+        tag = self._downloader.tag(source, stop)
+        return self._from_cache(noted[1], address, stop) if tag == noted[0] else None
 
     def _download_folder(
         self, source: Source, address: uri.ModelUri, model: PlannedModel, stop: threading.Event

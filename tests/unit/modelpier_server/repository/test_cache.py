@@ -37,6 +37,5 @@ def test_room_counts_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "held").write_bytes(b"x" * 100_000)
     Disk(tmp_path, limit=200_000).ensure(50_000)
 
-
     with pytest.raises(ModelError, match=r"room for 0\.1 MiB"):
         Disk(tmp_path, limit=200_000).ensure(150_000)

@@ -312,3 +312,17 @@ def test_two_models_of_one_uri_download_it_once(web: Web, repository: Repository
         thread.join()
     assert found == [DATA] * 4
     assert len(web.seen) == 1
+
+
+def test_an_unpinned_model_is_downloaded_again_only_when_it_changed(
+    web: Web, repository: Repository, places: Places, planned: Planned, stop: threading.Event
+) -> None:
+    web.files["/m.onnx"] = DATA
+    first = repository.fetch(planned(f"{web.url}/m.onnx"), stop)
+    web.seen.clear()
+    after_restart = Repository(places, {}, isolated=True)
+    assert after_restart.fetch(planned(f"{web.url}/m.onnx"), stop) == first
+    assert [seen.range for seen in web.seen] == ["bytes=0-0"]
+    web.files["/m.onnx"] = DATA[::-1]
+    assert after_restart.fetch(planned(f"{web.url}/m.onnx"), stop).digest == digest(DATA[::-1])
+    after_restart.close()
