@@ -78,7 +78,8 @@ def registry(deployments: Deployments, access: Access) -> kopf.OperatorRegistry:
         settings.persistence.progress_storage = NoProgress()
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)
-    def seen(event: Mapping[str, Any], **_: Any) -> None:
+    async def seen(event: Mapping[str, Any], **_: Any) -> None:
+        # Not a plain function: kopf would call it in a thread, and caches and queue belong to the event loop.
         manifest = dict(event["object"])
         if event["type"] == "DELETED":
             deployments.deleted(manifest)
