@@ -15,6 +15,13 @@ from pathlib import Path
 from bench.operator import kinds
 
 STOP_SECONDS = 20.0
+AS_IN_ITS_IMAGE = """
+import sys
+sys.modules["kubernetes"] = None
+from modelpier_operator.__main__ import main
+sys.exit(main())
+"""
+"""kopf imports the official client, tens of megabytes, where it finds it: tests need it, the image lacks it."""
 KEY_BYTES = 32
 """Of an Ed25519 private key."""
 
@@ -29,10 +36,10 @@ class Contestant:
 
 
 def operator(http_port: int) -> Contestant:
-    """This repository's operator as its image starts it. `http_port`: a free port for its probes and metrics."""
+    """This repository's operator as in its image. `http_port`: a free port for its probes and metrics."""
     return Contestant(
         "operator",
-        (str(Path(sys.executable).with_name("modelpier-operator")),),
+        (sys.executable, "-c", AS_IN_ITS_IMAGE),
         {
             "MODELPIER_SERVER_IMAGE": kinds.IMAGE,
             "MODELPIER_NAMESPACE": kinds.OPERATOR_NAMESPACE,
