@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_server import contract
-from modelpier_server.settings import SettingsError, read
+from modelpier_server.settings import SettingsError, parser, read
 
 POD = {
     contract.ENV_PLAN_FILE: "/etc/modelpier/plan/plan.json",
@@ -72,3 +72,11 @@ def test_numbers_are_checked(flags: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         read(["--model", "a=x", *flags], {})
     assert flags[0] in capsys.readouterr().err
+
+
+def test_the_reference_has_every_flag_and_variable() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "server.md").read_text()
+    flags = [option for action in parser()._actions for option in action.option_strings if option.startswith("--")]
+    variables = [value for name, value in vars(contract).items() if name.startswith("ENV_")]
+    missing = [name for name in (*flags, *variables) if f"`{name}" not in page]
+    assert missing == ["--help", contract.ENV_POD_NAME]  # the name of the pod is for whoever reads its environment
