@@ -10,6 +10,7 @@
     │   ├── QueueFull         429   `retry_after` seconds
     │   ├── Cancelled         499   the client went away: nobody reads the answer
     │   ├── InferenceFailed   500   the model failed on valid input
+    │   │   └── OutOfMemory   500   it asked for more memory than there is
     │   ├── Unavailable       503   not loaded yet, draining; `retry_after` seconds
     │   └── DeadlineExceeded  504   `request_timeout` passed before the answer was there
     └── ModelError                  keeps a model from being served; `reason` is of the contract's closed set
@@ -74,6 +75,10 @@ class Cancelled(ServerError):
 
 class InferenceFailed(ServerError):
     status = 500
+
+
+class OutOfMemory(InferenceFailed):
+    pass
 
 
 class Unavailable(ServerError):

@@ -23,7 +23,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, Options
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime import providers, tensors
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.session import Session
@@ -115,7 +115,8 @@ class OrtSession:
         except state.InvalidArgument as error:
             raise InvalidRequest(f"the model refuses the input: {_text(error)}") from error
         except Exception as error:  # ONNX Runtime's exceptions have no root of their own
-            raise InferenceFailed(f"the model failed: {_text(error)}") from error
+            failed = OutOfMemory if _reason(error) is FailureReason.OUT_OF_MEMORY else InferenceFailed
+            raise failed(f"the model failed: {_text(error)}") from error
 
     def close(self) -> None:
         self._session = None
@@ -146,7 +147,7 @@ def _array(value: ort.OrtValue) -> npt.NDArray[Any]:
 
 
 def _reason(error: Exception) -> FailureReason:
-    text = str(error).lower()
+    text = repr(error).lower()
     return FailureReason.OUT_OF_MEMORY if any(word in text for word in _MEMORY_WORDS) else FailureReason.MODEL_INVALID
 
 

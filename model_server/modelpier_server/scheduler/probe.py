@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelpier_server.contract import Batching, TensorSpec
-from modelpier_server.errors import ServerError
+from modelpier_server.contract import Batching, FailureReason, TensorSpec
+from modelpier_server.errors import ModelError, OutOfMemory, ServerError
 from modelpier_server.protocol.datatypes import DATATYPES, FLOATS
 from modelpier_server.runtime.session import Session
 
@@ -25,6 +25,8 @@ SIZES = (8, 1, 16, 64, 224)
 ROWS_COMPARED = 3
 SHARE = 0.9
 """The fewest rows that reach this share of the best throughput are chosen: more would only add latency."""
+SLOWEST = 1.0
+"""Seconds: a model that takes longer for one row is not run again and again to find out about batches."""
 RUN_LIMIT = 0.25
 """Seconds: no more rows are tried once a run takes longer."""
 ELEMENTS_LIMIT = 1 << 24
@@ -45,8 +47,9 @@ class Finding:
 
 
 def probe(session: Session, wanted: Batching) -> Finding:
-    """Blocking; takes up to some seconds. Raises nothing: a model that refuses every synthetic input may like real
-    ones.
+    """Blocking; takes up to some seconds. A model that refuses every synthetic input may like real ones.
+
+    Raises ModelError(OUT_OF_MEMORY).
     """
     random = np.random.default_rng(0)
     size, error = _fitting_size(session, random)
@@ -54,7 +57,9 @@ def probe(session: Session, wanted: Batching) -> Finding:
         return Finding(0, f"off: no synthetic input could be run: {error}")
     finding = Finding(0, "")
     one_row = _measure(session, make_feeds(session, 1, size, random), finding)
-    finding.why = _verdict(session, wanted, size, random)
+    finding.why = (
+        f"off: one row takes {one_row:.1f} s" if one_row > SLOWEST else _verdict(session, wanted, size, random)
+    )
     if not finding.why:
         _choose_rows(session, wanted.max_rows, size, one_row, finding)
     return finding
@@ -65,6 +70,8 @@ def _fitting_size(session: Session, random: np.random.Generator) -> tuple[int | 
     for size in SIZES:
         try:
             session.run(make_feeds(session, 1, size, random), _outputs(session))
+        except OutOfMemory as failure:
+            raise ModelError(FailureReason.OUT_OF_MEMORY, f"warm-up: {failure}") from failure
         except ServerError as failure:
             error = error or str(failure)
         else:

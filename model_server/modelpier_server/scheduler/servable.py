@@ -70,8 +70,9 @@ class Servable:
 
     # ------------------------------------------------------------------------------------------ before it serves
     def warm_up(self) -> None:
-        """Blocking: runs real shapes, finds out whether and how batches work. Call it in a thread before the model is
-        found.
+        """Blocking: runs real shapes, finds out whether and how batches work. Call it in a thread before it is found.
+
+        Raises ModelError(OUT_OF_MEMORY).
         """
         self.finding = probe(self.session, self.planned.options.batching)
         for elements, seconds in self.finding.costs:

@@ -10,7 +10,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 from modelpier_server.contract import LIVE_PATH, METRICS_PATH, READY_PATH, ModelState
-from modelpier_server.errors import ServerError, Unavailable
+from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
 from modelpier_server.protocol import plain
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.scheduler.work import FutureWork
@@ -98,6 +98,8 @@ class Routes:
         """`POST /model`: see protocol.plain."""
         asked = plain.decode(request.body)
         servable = self._catalog.find(asked.model_name, asked.model_version)
+        if len(request.body) > servable.limits.max_body_bytes:
+            raise PayloadTooLarge(f"body: more than the {servable.limits.max_body_bytes} bytes that this model takes")
         try:
             inputs = plain.inputs_of(asked, servable.signature)
         except ServerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from modelpier_server import runtime
-from modelpier_server.contract import Batching, Options
+from modelpier_server.contract import Batching, FailureReason, Options
+from modelpier_server.errors import ModelError, OutOfMemory
+from modelpier_server.scheduler import probe as probing
 from modelpier_server.scheduler.probe import Finding, axis_objection, probe
 from support import onnx_models
 from support.onnx_models import build, write
@@ -83,3 +86,39 @@ def test_a_model_that_refuses_synthetic_inputs_still_serves(tmp_path: Path) -> N
     finding = found(build([node], [("x", "FP32", ("n", "d"))], [("y", "FP32", ("n", "d"))], [shape]), tmp_path)
     assert finding.max_rows == 0
     assert "no synthetic input could be run" in finding.why
+
+
+class Scripted:
+    """A session whose runs take as long, or fail, as the test says."""
+
+    def __init__(self, session: runtime.Session, error: Exception | None = None, seconds: float = 0.0) -> None:
+        self._session, self._error, self._seconds = session, error, seconds
+        self.runs = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def run(self, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+        self.runs += 1
+        if self._error is not None:
+            raise self._error
+        time.sleep(self._seconds)
+        return self._session.run(feeds, outputs)
+
+
+def scripted(folder: Path, **how: object) -> Scripted:
+    return Scripted(runtime.load(write(onnx_models.identity(), folder / "m.onnx"), Options()), **how)  # type: ignore[arg-type]
+
+
+def test_a_model_that_does_not_fit_the_memory_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as error:
+        probe(scripted(tmp_path, error=OutOfMemory("failed to allocate")), Batching())  # type: ignore[arg-type]
+    assert error.value.reason is FailureReason.OUT_OF_MEMORY
+
+
+def test_slow_models_are_not_run_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "SLOWEST", 0.01)
+    monkeypatch.setattr(probing, "RUN_LIMIT", 0.005)
+    session = scripted(tmp_path, seconds=0.02)
+    assert "one row takes" in probe(session, Batching()).why  # type: ignore[arg-type]
+    assert session.runs == 2

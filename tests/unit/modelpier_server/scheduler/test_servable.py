@@ -34,8 +34,7 @@ async def blocked(tmp_path: Path) -> AsyncIterator[tuple[Servable, Gated]]:
     await until(lambda: session.runs == [1])
     yield served, session
     session.gate.set()
-    if not first.cancelled():
-        await asyncio.wait([first])
+    await asyncio.gather(first, return_exceptions=True)
     served.close()
 
 
