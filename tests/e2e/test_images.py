@@ -44,8 +44,9 @@ def assert_tidy(found: dict[str, Any]) -> None:
 
 
 def test_the_operators_image(world: World) -> None:
-    (pod, *_) = world.list("pods", world.system_namespace, "app.kubernetes.io/name=modelpier-operator")
-    assert_tidy(look(world, world.system_namespace, pod["metadata"]["name"]))
+    pods = world.list("pods", world.system_namespace, "app.kubernetes.io/name=modelpier-operator")
+    staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    assert_tidy(look(world, world.system_namespace, staying[0]["metadata"]["name"]))
 
 
 def test_the_servers_image(world: World, namespace: str, digits: dict[str, str]) -> None:

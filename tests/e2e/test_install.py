@@ -51,7 +51,7 @@ def test_an_upgrade_rolls_the_operator_and_no_model(
     world.apply(model_deployment("kept", digits["1"], replicas=2), namespace=namespace)
     world.wait_ready("kept", namespace)
     models, operators = pod_uids(world, namespace, ""), pod_uids(world, world.system_namespace, OPERATOR)
-    change = ("--reuse-values", "--set", "operator.logLevel=DEBUG")
+    change = ("--reset-then-reuse-values", "--set", "operator.logLevel=DEBUG")
     helm("upgrade", RELEASE, str(CHART), *system, *change, "--wait", "--timeout", "3m", timeout=200)
     world.wait(lambda: not operators & pod_uids(world, world.system_namespace, OPERATOR), "new operator pods")
     # The new leader makes a pass over everything; that it leads is seen from a change that it carries out.
@@ -73,7 +73,7 @@ def test_models_outlive_the_release(
 
     helm("uninstall", RELEASE, *system, "--wait", "--timeout", "2m", timeout=150)
     try:
-        assert world.list("pods", world.system_namespace, OPERATOR) == []
+        world.wait(lambda: not world.list("pods", world.system_namespace, OPERATOR), "the operators' end")
         assert world.md("kept", namespace)["metadata"]["uid"] == before["metadata"]["uid"]
         assert predicts(url)
     finally:
@@ -91,7 +91,7 @@ def test_models_outlive_the_release(
 
 def test_a_value_that_is_misspelt_changes_nothing(world: World, helm: Helm, system: tuple[str, ...]) -> None:
     operators = pod_uids(world, world.system_namespace, OPERATOR)
-    done = helm.run("upgrade", RELEASE, str(CHART), *system, "--reuse-values", "--set", "operator.replcas=3")
+    done = helm.run("upgrade", RELEASE, str(CHART), *system, "--reset-then-reuse-values", "--set", "operator.replcas=3")
     assert done.returncode != 0
     assert "replcas" in done.stderr
     assert pod_uids(world, world.system_namespace, OPERATOR) == operators
