@@ -8,7 +8,6 @@ before the request joins a batch. Sources: Open Inference Protocol `inference_re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -57,9 +56,8 @@ class Message(msgspec.Struct, gc=False):
     outputs: list[OutputChoice] | None = None
 
 
-@dataclass(slots=True)
-class InferRequest:
-    """A request that the model takes."""
+class InferRequest(msgspec.Struct, gc=False):
+    """A request that the model takes. (A Struct costs a third of a dataclass, and this is made once per request.)"""
 
     id: str | None
     inputs: dict[str, npt.NDArray[Any]]

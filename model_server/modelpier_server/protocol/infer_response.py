@@ -7,9 +7,9 @@ that has no JSON form is an error that names the way to get it, never a silent `
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -24,8 +24,7 @@ Named = Iterable[tuple[Slot, npt.NDArray[Any]]]
 _REMEDY = 'POST /v2/models/NAME/infer carries it in binary form (parameters: {"binary_data_output": true})'
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, gc=False):
     """An answer's body: JSON, then binary tensors."""
 
     json: bytes

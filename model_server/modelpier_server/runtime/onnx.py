@@ -51,7 +51,7 @@ def load(path: Path, options: Options) -> Session:
         raise ModelError(_reason(error), f"{file.name}: {_text(error)}") from error
     session.disable_fallback()
     providers.check_taken(options.providers, session.get_providers())
-    return OrtSession(session, instances)
+    return OrtSession(session, instances, threads)
 
 
 def _model_file(path: Path) -> Path:
@@ -97,13 +97,14 @@ def _session_options(threads: int) -> ort.SessionOptions:
 class OrtSession:
     """A model in this process."""
 
-    def __init__(self, session: ort.InferenceSession, instances: int) -> None:
+    def __init__(self, session: ort.InferenceSession, instances: int, threads: int) -> None:
         self._session: ort.InferenceSession | None = session
         self.inputs = tensors.specs(session.get_inputs(), "input")
         self.outputs = tensors.specs(session.get_outputs(), "output")
         self.axes = {**tensors.axes(session.get_inputs()), **tensors.axes(session.get_outputs())}
         self.provider: str = session.get_providers()[0]
         self.instances = instances
+        self.caller_only = threads == 1 and self.provider == providers.CPU
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:

@@ -35,6 +35,10 @@ class Session(Protocol):
     def instances(self) -> int:
         """How many runs at once make sense."""
 
+    @property
+    def caller_only(self) -> bool:
+        """Whether a run uses the calling thread alone: its CPU time is then what it costs, whoever else is busy."""
+
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Blocking. Raises InvalidRequest when the model refuses the values, InferenceFailed when it fails."""
 

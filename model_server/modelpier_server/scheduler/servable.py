@@ -26,7 +26,7 @@ from modelpier_server.scheduler.check import check_inputs, check_outputs
 from modelpier_server.scheduler.placement import Placement
 from modelpier_server.scheduler.probe import Finding, probe
 from modelpier_server.scheduler.queue import WorkQueue
-from modelpier_server.scheduler.runner import Runner, guarded
+from modelpier_server.scheduler.runner import Runner, timed
 from modelpier_server.scheduler.work import Arrays, FutureWork, Stage, Work
 from modelpier_server.telemetry import Failure, Metrics
 
@@ -162,9 +162,8 @@ class Servable:
         if batch is None:
             return True
         if on_loop:
-            start = time.perf_counter()
-            outcome = guarded(self.session, batch)
-            self._placement.ran_on_loop(batch.elements, time.perf_counter() - start)
+            outcome, seconds = timed(self.session, batch)
+            self._placement.ran_on_loop(batch.elements, seconds)
             self._deliver(batch, outcome)
         else:
             self._idle.pop().give(batch)
