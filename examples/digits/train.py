@@ -23,6 +23,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ def train(out: Path) -> list[Trained]:
     np.savez(out / "test.npz", pixels=held, labels=held_labels)
     # Version 1 has seen five images of each digit, as a first try might; version 2 has seen all of them.
     few = np.concatenate([np.flatnonzero(seen_labels == digit)[:5] for digit in range(10)])
-    first = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(seen[few], seen_labels[few])
-    second = make_pipeline(StandardScaler(), MLPClassifier((96,), max_iter=400, random_state=7)).fit(seen, seen_labels)
+    with threadpool_limits(1):  # matrices this small are slower on many threads, much slower on a busy machine
+        first = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(seen[few], seen_labels[few])
+        network = MLPClassifier((96,), max_iter=400, random_state=7)
+        second = make_pipeline(StandardScaler(), network).fit(seen, seen_labels)
     return [
         Trained("1", _save(first, out / "1" / "model.onnx"), float(first.score(held, held_labels))),
         Trained("2", _save(second, out / "2" / "model.onnx"), float(second.score(held, held_labels))),

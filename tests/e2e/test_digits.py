@@ -10,7 +10,7 @@ import pytest
 
 from e2e.world import World, condition, model_deployment, post
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
 def test_a_model_is_served_in_every_protocol(

@@ -16,7 +16,7 @@ from digits.load import Load, Tally, run
 
 from e2e.world import World, condition, model_deployment, post
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 CPU = {"executionProviders": [{"name": "CPUExecutionProvider"}]}
 """Fake GPUs can be granted, not computed on."""

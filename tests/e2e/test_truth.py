@@ -6,7 +6,7 @@ import pytest
 
 from e2e.world import World, condition, model_deployment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
 def test_an_image_that_cannot_be_pulled(world: World, namespace: str, digits: dict[str, str], registry: str) -> None:
