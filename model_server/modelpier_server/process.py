@@ -146,6 +146,8 @@ class Process:
         if not await inference.stop(self._settings.drain_limit):
             log.warning("requests were still running at the end", extra={"seconds": self._settings.drain_limit})
         for server in others:
+            server.begin_close()
+            self._board.changed()  # answers who waits for the report
             await server.stop(LAST_ANSWERS)
         log.info("drained")
 

@@ -25,6 +25,7 @@ class Web:
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     tags: bool = True
+    lengths: bool = True
     fault: Callable[[Seen], int | None] = lambda _seen: None
     """Status to answer instead; 0: break the connection in the middle of the body."""
     redirects: dict[str, str] = field(default_factory=dict)
@@ -91,9 +92,11 @@ def serving(web: Web) -> Iterator[Web]:
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
-            for name, value in {"content-length": str(len(body)), **headers}.items():
+            length = {"content-length": str(len(body))} if web.lengths else {}
+            for name, value in (length | headers).items():
                 self.send_header(name, value)
             self.end_headers()
+            self.close_connection = not web.lengths
             self.wfile.write(body)
 
     class Server(ThreadingHTTPServer):

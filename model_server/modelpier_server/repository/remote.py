@@ -265,6 +265,9 @@ def _other(error: Exception, shown: str) -> Exception:
             FailureReason.DOWNLOAD_FORBIDDEN,
             f"{shown}: no credentials; name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
+    if "Content-Length" in text:
+        reason = "the server does not say how long the file is (Content-Length); serve it as a plain file"
+        return ModelError(FailureReason.DOWNLOAD_FAILED, f"{shown}: {reason}")
     if status == 410:
         return ModelError(FailureReason.MODEL_NOT_FOUND, f"{shown}: {_cause(error)}: check the uri")
     if status and 400 <= status < 500 and status not in {408, 425, 429}:

@@ -326,3 +326,10 @@ def test_an_unpinned_model_is_downloaded_again_only_when_it_changed(
     web.files["/m.onnx"] = DATA[::-1]
     assert after_restart.fetch(planned(f"{web.url}/m.onnx"), stop).digest == digest(DATA[::-1])
     after_restart.close()
+
+
+def test_a_server_that_does_not_say_how_long_a_file_is(web: Web, repository: Repository, planned: Planned) -> None:
+    web.files["/m.onnx"], web.lengths, web.ranges = DATA, False, False
+    why, text = reason(repository, planned(f"{web.url}/m.onnx"))
+    assert (why, "Content-Length" in text) == (FailureReason.DOWNLOAD_FAILED, True)
+    assert len(web.seen) == 2
