@@ -61,7 +61,7 @@ async def converge(plans: list[tuple[list[PlannedModel], int]], faults: list[tup
     assert list(bench.board.records) == [m.revision for m in last]
     for record in bench.board.records.values():
         assert record.state is expected(record.planned, record.state)
-    alive = {id(r.servable) for r in bench.board.records.values() if r.servable is not None}
+    alive = {id(r.servable) for r in bench.board.records.values() if r.state is not ModelState.FAILED}
     assert {id(s) for s in world.made if not s.closed} == alive  # nothing is leaked, nothing is closed under a caller
     await bench.follower.close(2.0)
     assert all(s.closed for s in world.made)
