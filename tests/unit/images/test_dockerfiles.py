@@ -83,11 +83,11 @@ def test_telemetry_is_off_in_the_servers_images() -> None:
 
 
 def test_the_cuda_base_fits_the_locked_onnxruntime() -> None:
-    """The extra `cuda` of onnxruntime-gpu asks for CUDA 13 from 1.27 on; before that, for 12."""
+    """The extra `cuda` of onnxruntime-gpu asks for CUDA 13 from 1.28 on; that of 1.26 asked for 12."""
     locked = (ROOT / "requirements" / "server-gpu.txt").read_text()
     version = re.search(r"^onnxruntime-gpu==(\d+)\.(\d+)", locked, re.MULTILINE)
     assert version
-    assert (int(version[1]), int(version[2])) >= (1, 27)
+    assert (int(version[1]), int(version[2])) >= (1, 28)
     arguments = dict(rest.split("=", 1) for rest in stages("model_server/Dockerfile")[0].all("ARG"))
     assert "/cuda:13." in arguments["GPU_BASE_IMAGE"]
     assert "-cudnn-runtime-" in arguments["GPU_BASE_IMAGE"]
