@@ -74,14 +74,17 @@ class Operator:
 
     def settle(self, seconds: int = 400) -> Outcome:
         """World and operator take turns until neither has anything to do, or the time is over."""
-        quiet = 0
-        for _ in range(seconds):
-            before = copy.deepcopy(getattr(self.world.store, "objects", None))
+        quiet, end = 0, self.world.second + seconds
+        while self.world.second < end:
+            before = self.world.seen()
             changed = self.run()
             self.world.tick()
-            quiet = 0 if changed or before != getattr(self.world.store, "objects", None) else quiet + 1
-            if quiet > DRAIN + 2 and not self.outcomes[-1].requeue_after:
-                break
+            quiet = 0 if changed or before != self.world.seen() else quiet + 1
+            if quiet > DRAIN + 2:
+                if not (wait := self.outcomes[-1].requeue_after):
+                    break
+                self.world.second += int(wait)  # nothing happens before a timer of the operator ends
+                quiet = 0
         return self.outcomes[-1]
 
     def _changed(self, outcome: Outcome) -> list[Object]:

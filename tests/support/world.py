@@ -81,6 +81,8 @@ class World:
     """GPUs by node."""
     models: dict[str, Behaviour] = field(default_factory=dict)
     """By URI; a model that is not named loads."""
+    uneven: bool = False
+    """Some pods are three times as slow to start as others."""
     second: int = 0
     servers: dict[str, Server] = field(default_factory=dict)
     """By pod uid."""
@@ -96,6 +98,10 @@ class World:
 
     def reports(self) -> dict[str, contract.Report]:
         return {uid: report(s) for uid, s in self.servers.items() if s.plan or s.failure}
+
+    def seen(self) -> tuple[Object, ...]:
+        """All objects: whoever changes one here puts another in its place."""
+        return tuple(o for kind in ("Deployment", "Pod", "Service", "ConfigMap") for o in self.store.list(kind))
 
     # -------------------------------------------------------------------------------------------- what happens
     def tick(self, seconds: int = 1) -> None:
@@ -199,7 +205,8 @@ class World:
             self._set_running(pod)
             return
         server = self._mounted(pod, server)
-        moved = self._serve(server)
+        slow = self.uneven and (self.second + _number(pod)) % (1 + _number(pod) % 3)
+        moved = server if slow else self._serve(server)
         self.servers[uid] = moved
         if moved.failure:
             self.crash(pod, contract.EXIT_MODEL_FAILED, contract.Failure(moved.failure, "it broke").encode().decode())

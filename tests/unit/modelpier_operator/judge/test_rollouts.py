@@ -85,6 +85,23 @@ def test_surge_moves_the_service_before_old_pods_go() -> None:
     assert not subject.world.pods(old)
 
 
+def test_a_new_pod_helps_out_when_the_last_old_one_is_lost() -> None:
+    subject = operator(replicas=2)
+    subject.world.uneven = True
+    old = pod_set(subject.outcomes[-1])
+    subject.edit(model=TWO)
+    while ready_pods(subject) < 3:  # the first of two new pods is ready
+        watch(subject, 1)
+    for pod in subject.world.pods(old):
+        subject.world.crash(pod)
+    subject.run()
+    assert rollout(subject)["phase"] == "Surging"
+    assert behind_service(subject) == 1
+    watch(subject, 30)
+    assert ready(subject) == "True/Serving"
+    assert pod_set(subject.outcomes[-1]) not in {None, old}
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 3, 5])
 def test_replace_never_holds_more_gpus_than_the_spec_asks_for(replicas: int) -> None:
     subject = operator(gpus=8, replicas=replicas, gpu=1, rollout={"strategy": "Replace"})
