@@ -54,9 +54,16 @@ class ApiClient:
         return lease is not None and datetime.fromisoformat(lease["spec"]["renewTime"]) > since
 
     def node_ready(self, name: str) -> bool:
-        node = self.object(f"/api/v1/nodes/{name}") or {}
-        conditions = node.get("status", {}).get("conditions", [])
+        conditions = self._node_status(name).get("conditions", [])
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def node_gpus(self, name: str) -> int:
+        """The GPUs that pods may have on the node."""
+        return int(self._node_status(name).get("allocatable", {}).get("nvidia.com/gpu", 0))
+
+    def _node_status(self, name: str) -> dict[str, Any]:
+        status: dict[str, Any] = (self.object(f"/api/v1/nodes/{name}") or {}).get("status", {})
+        return status
 
 
 def is_ready(kubeconfig: Path) -> bool:

@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--as", dest="reference", metavar="NAME:TAG", help="under another name")
     _image_verbs(verbs)
     for name, run, summary in (("stop", _stop, "switch a node off"), ("start", _start, "switch a node on, or add one")):
-        verb(name, run, summary).add_argument("node")
+        sub = verb(name, run, summary)
+        sub.add_argument("node")
+        _timeout(sub)
     verb("build", _build, "build the programs that are not in the cache; prints their folder")
     return top
 
@@ -76,11 +78,17 @@ def _image_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     images.add_parser("base", help=f"make the base image {BASE_IMAGE} now").set_defaults(run=_image_base)
 
 
+def _timeout(sub: argparse.ArgumentParser) -> None:
+    default = lifecycle.READY_SECONDS
+    sub.add_argument("--timeout", type=float, default=default, help=f"seconds to wait for each part ({default:g})")
+
+
 def _up_options(sub: argparse.ArgumentParser) -> None:
     default = Options()
     env = os.environ.get
     sub.add_argument("--nodes", type=int, default=int(env("MODELPIER_CLUSTER_NODES", "1")), help="1 to 9")
     gpus = int(env("MODELPIER_CLUSTER_GPUS", str(default.gpus)))
+    _timeout(sub)
     sub.add_argument("--gpus", type=int, default=gpus, help="pretended GPUs per node (8)")
     sub.add_argument("--control-plane-only", action="store_true", help="no root, no nodes, on 127.0.0.1")
     grace = env("MODELPIER_CLUSTER_NODE_MONITOR_GRACE", default.node_monitor_grace)
@@ -115,7 +123,7 @@ def _up(arguments: Arguments) -> None:
     become_root(sys.argv[1:], {"MODELPIER_CLUSTER_PROGRAMS": built})
     ensure_packages(progress, CLUSTER_PROGRAMS)
     spec = ClusterSpec(arguments.name, None, arguments.nodes, built, _options(arguments))
-    lifecycle.up(folder, spec, progress)
+    lifecycle.up(folder, spec, progress, arguments.timeout)
     progress.say(f"cluster {arguments.name} is up")
     print(render(status(folder)))
 
@@ -186,7 +194,7 @@ def _stop(arguments: Arguments) -> None:
 
 def _start(arguments: Arguments) -> None:
     become_root(sys.argv[1:])
-    lifecycle.start_node(cluster_folder(arguments.name), arguments.node, Progress())
+    lifecycle.start_node(cluster_folder(arguments.name), arguments.node, Progress(), arguments.timeout)
 
 
 def _load(arguments: Arguments) -> None:
@@ -233,7 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             arguments = parser().parse_args(argv)
             arguments.run(arguments)
-    except ClusterError as error:
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (ClusterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

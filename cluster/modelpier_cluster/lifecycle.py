@@ -5,6 +5,8 @@ import dataclasses
 import datetime as dt
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from modelpier_cluster.addresses import Addresses, node_names, node_number
@@ -17,8 +19,8 @@ from modelpier_cluster.guarded import stop_detached
 from modelpier_cluster.nest import ENTRY, Nest, control_plane_nest, node_nest
 from modelpier_cluster.network import NODES, connect_machine, disconnect_machine, free_slot, machine_links, slots_locked
 from modelpier_cluster.node_config import PAUSE_IMAGE
-from modelpier_cluster.object_store import Keys
-from modelpier_cluster.paths import require_visible_in_nodes, write_text
+from modelpier_cluster.object_store import Keys, accepts, answers
+from modelpier_cluster.paths import require_layers_possible, require_visible_in_nodes, write_text
 from modelpier_cluster.pki import create_pki, create_users
 from modelpier_cluster.privilege import give_to_caller
 from modelpier_cluster.progress import Progress
@@ -27,18 +29,19 @@ from modelpier_cluster.spec import ClusterSpec, Folder, registry_folder
 READY_SECONDS = 180.0
 
 
-def up(folder: Folder, wanted: ClusterSpec, progress: Progress) -> ClusterSpec:
-    """Start the cluster, or leave the running one as it is, and wait until its nodes are Ready; returns its spec."""
+def up(folder: Folder, wanted: ClusterSpec, progress: Progress, seconds: float = READY_SECONDS) -> ClusterSpec:
+    """Start the cluster, or leave the running one, and wait until its nodes are Ready (each at most `seconds`)."""
     nest = control_plane_nest(folder.path)
     if nest.outer() is None:
         require_visible_in_nodes(folder.path)
         require_visible_in_nodes(registry_folder(wanted.name))
+        require_layers_possible(folder.path, Path("/proc/self/mountinfo").read_text())
         previous = _previous_slot(folder)
         down(folder)
         _start(folder, nest, wanted, previous, progress)
     spec = folder.read_spec()
     _warn_about_differences(spec, wanted, progress)
-    wait_until_ready(folder, spec, nest, progress)
+    wait_until_ready(folder, spec, progress, seconds)
     return spec
 
 
@@ -82,24 +85,35 @@ def _warn_about_differences(running: ClusterSpec, wanted: ClusterSpec, progress:
         progress.say(f"cluster {running.name} is already running with other settings: `down` first to change them")
 
 
-def wait_until_ready(folder: Folder, spec: ClusterSpec, nest: Nest, progress: Progress) -> None:
-    def alive_and(done: bool) -> bool:
-        if nest.outer() is None:
-            log = folder.logs / "control-plane.log"
-            raise ClusterError(f"the cluster ended while it started: {log.read_text(errors='replace')[-1500:]}")
-        return done
+def wait_until_ready(folder: Folder, spec: ClusterSpec, progress: Progress, seconds: float) -> None:
+    """Wait for everything that a user could ask the cluster for next; raises ClusterError when the nest ends.
 
-    hint = f"The logs are in {folder.logs}"
-    progress.wait("the API server", lambda: alive_and(is_ready(folder.kubeconfig())), READY_SECONDS, hint)
+    `seconds` bounds each single wait.
+    """
+    nest = control_plane_nest(folder.path)
+
+    def wait(what: str, done: Callable[[], bool]) -> None:
+        def alive_and_done() -> bool:
+            if nest.outer() is None:
+                log = folder.logs / "control-plane.log"
+                raise ClusterError(f"the cluster ended while it started: {log.read_text(errors='replace')[-1500:]}")
+            return done()
+
+        progress.wait(what, alive_and_done, seconds, f"The logs are in {folder.logs}")
+
+    wait("the API server", lambda: is_ready(folder.kubeconfig()))
     progress.say("control plane ready")
-    client = ApiClient.of(folder.kubeconfig())
+    client, addresses = ApiClient.of(folder.kubeconfig()), spec.addresses()
     for node in spec.node_names():
-        progress.wait(f"node {node}", lambda n=node: alive_and(client.node_ready(n)), READY_SECONDS, hint)  # type: ignore[misc]
+        wait(f"node {node}", partial(client.node_ready, node))
         progress.say(f"node {node} Ready")
+    for node in spec.node_names():
+        wait(f"the GPUs of {node}", lambda n=node: client.node_gpus(n) == spec.options.gpus)  # type: ignore[misc]
     account = "/api/v1/namespaces/default/serviceaccounts/default"
-    progress.wait(
-        "the default service account", lambda: alive_and(client.get(account) is not None), READY_SECONDS, hint
-    )
+    wait("the default service account", lambda: client.get(account) is not None)
+    wait("the registry", lambda: answers(f"http://{addresses.registry}/v2/"))
+    wait("the object store", lambda: answers(addresses.object_store))
+    wait("DNS", lambda: accepts(str(addresses.control_plane), 53))
     give_to_caller(folder.audit_log)
 
 
@@ -114,9 +128,9 @@ def down(folder: Folder, *, purge: bool = False) -> None:
         progress.wait(f"the end of the control group {group}", lambda g=group: remove_group(g), 30)  # type: ignore[misc]
     with contextlib.suppress(ClusterError):  # no state, or a control plane only: no link
         disconnect_machine(folder.read_spec().addresses())
-    shutil.rmtree(folder.path, ignore_errors=True)
-    if purge:
-        shutil.rmtree(registry_folder(name), ignore_errors=True)
+    for path in (folder.path, *((registry_folder(name),) if purge else ())):
+        if path.exists():
+            shutil.rmtree(path)
 
 
 def _groups(folder: Folder) -> set[str]:
@@ -132,7 +146,7 @@ def stop_node(folder: Folder, node: str) -> None:
     node_nest(folder.path, node).kill()
 
 
-def start_node(folder: Folder, node: str, progress: Progress) -> None:
+def start_node(folder: Folder, node: str, progress: Progress, seconds: float = READY_SECONDS) -> None:
     """Switch a node on again (or add one) and wait until it is Ready."""
     node_number(node)
     since = dt.datetime.now(dt.UTC)
@@ -149,7 +163,7 @@ def start_node(folder: Folder, node: str, progress: Progress) -> None:
         # Until the first heartbeat the API server still says what it was told before the node went off.
         return client.node_ready(node) and (not off or client.heard_from(node, since))
 
-    progress.wait(f"node {node}", ready, READY_SECONDS, f"The logs are in {folder.logs}")
+    progress.wait(f"node {node}", ready, seconds, f"The logs are in {folder.logs}")
     progress.say(f"node {node} Ready")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelpier_cluster.build import SOURCES
 from modelpier_cluster.errors import ClusterError
-from modelpier_cluster.processes import find, parent_of
+from modelpier_cluster.processes import ended, find, parent_of
 from modelpier_cluster.progress import wait_for
 
 ENTRY = str(SOURCES / "cluster.py")
@@ -73,12 +73,11 @@ class Nest:
 
     def kill(self) -> None:
         """Kill it, and wait until the kernel has removed all its processes."""
-        inner, outer = self.inner(), self.outer()
-        for pid in (outer, inner):
-            if pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        wait_for("the end of the nest", lambda: not find(self.arguments), 30)
+        pids = find(self.arguments)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("the end of the nest", lambda: not find(self.arguments) and all(map(ended, pids)), 30)
 
 
 def control_plane_nest(folder: Path) -> Nest:

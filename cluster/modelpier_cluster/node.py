@@ -1,6 +1,5 @@
 """A node: containerd, kubelet, kube-proxy and the pretended GPUs in a nest of their own. Runs as that nest's PID 1."""
 
-import os
 from pathlib import Path
 
 from modelpier_cluster.cgroups import create_group
@@ -48,7 +47,6 @@ def run_node(folder: Folder, node: str) -> None:
     create_group(plan.group)
     _mount_private_folders(plan.files)
     _hide_machine_settings(plan.files)
-    os.environ["NODE_NAME"] = node
     Supervisor(node_processes(plan), folder.logs, search_path(spec.programs)).run()
 
 

@@ -7,6 +7,7 @@ boto3.client("s3", endpoint_url=store.url, **store.boto3_arguments())
 import json
 import secrets
 import shutil
+import socket
 import tempfile
 import urllib.error
 import urllib.request
@@ -69,6 +70,15 @@ def answers(url: str) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         return error.code < 500
+    except OSError:
+        return False
+    return True
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether something accepts TCP connections there."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
     except OSError:
         return False
     return True

@@ -40,6 +40,27 @@ def require_visible_in_nodes(folder: Path) -> None:
             )
 
 
+def require_layers_possible(folder: Path, mounts: str) -> None:
+    """Raises ClusterError when `folder` cannot hold the layers of images. `mounts`: text of /proc/self/mountinfo."""
+    kind = filesystem(folder.resolve(), mounts)
+    if kind in {"overlay", "aufs", "nfs", "nfs4", "9p", "fuse"}:
+        raise ClusterError(
+            f"the folder {folder} lies on a file system of type {kind}, where containers cannot mount their layers: "
+            "set MODELPIER_CLUSTER_STATE to a folder on a local disk (in a container: on a volume)"
+        )
+
+
+def filesystem(folder: Path, mounts: str) -> str:
+    """The type of the file system of the absolute path `folder`; the later of two mounts at one place counts."""
+    best, kind = Path("/"), ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")  # proc(5): the mount point is field 5, the type follows the dash
+        point = Path(before.split()[4].encode().decode("unicode_escape"))
+        if folder.is_relative_to(point) and point.is_relative_to(best):
+            best, kind = point, after.split()[0]
+    return kind
+
+
 def write_text(path: Path, text: str, mode: int = 0o644) -> Path:
     """Write a file with its folders; the file never exists with wider rights than `mode`."""
     path.parent.mkdir(parents=True, exist_ok=True)

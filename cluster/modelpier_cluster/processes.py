@@ -33,9 +33,21 @@ def _command_lines() -> Iterator[tuple[int, list[str]]]:
 
 def parent_of(pid: int) -> int | None:
     """The parent's process id (0 for one outside this pid namespace); None when there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is over. The first of a pid namespace is over only when all others in it are."""
+    fields = _stat(pid)
+    return not fields or fields[0] in "ZX"
+
+
+def _stat(pid: int) -> list[str]:
+    """proc(5): state, parent and so on; empty when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return None
+        return []
     # The second field is the program's name in parentheses, which may itself hold blanks and parentheses.
-    return int(stat.rpartition(")")[2].split()[1])
+    return stat.rpartition(")")[2].split()

@@ -6,7 +6,14 @@ import pytest
 from modelpier_cluster.audit import events, recording, writes
 from modelpier_cluster.cli import main, parser
 from modelpier_cluster.errors import ClusterError
-from modelpier_cluster.paths import cache_root, require_visible_in_nodes, state_root, write_text
+from modelpier_cluster.paths import (
+    cache_root,
+    filesystem,
+    require_layers_possible,
+    require_visible_in_nodes,
+    state_root,
+    write_text,
+)
 from modelpier_cluster.progress import wait_for
 from modelpier_cluster.status import render
 
@@ -110,3 +117,26 @@ def test_writes_can_be_narrowed(tmp_path):
     assert writes(recorded, user="system:apiserver") == ["update configmaps default/x"]
     assert writes(recorded, ignore_leases=True) == ["create configmaps default/x"]
     assert writes(recorded, user_agent="curl") == []
+
+
+MOUNTS = """\
+21 1 0:19 / / rw,relatime - overlay overlay rw,lowerdir=/x
+22 21 0:20 / /home rw,relatime shared:1 - ext4 /dev/vda rw
+23 22 0:21 / /home/a\\040b rw - nfs4 server:/x rw
+24 21 0:22 / /mnt rw - overlay overlay rw
+25 21 0:23 / /mnt rw - xfs /dev/vdb rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/srv", "overlay"), ("/home/me", "ext4"), ("/home/a b/c", "nfs4"), ("/homes", "overlay"), ("/mnt/x", "xfs")],
+)
+def test_the_file_system_of_a_folder(folder, kind):
+    assert filesystem(Path(folder), MOUNTS) == kind
+
+
+def test_state_on_a_containers_own_file_system_is_refused_with_the_remedy():
+    with pytest.raises(ClusterError, match=r"type overlay.*MODELPIER_CLUSTER_STATE.*volume"):
+        require_layers_possible(Path("/srv"), MOUNTS)
+    require_layers_possible(Path("/home/me"), MOUNTS)
