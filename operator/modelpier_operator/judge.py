@@ -83,7 +83,7 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
         number=highest + 1,
         hash=taken.hash,
         snapshot=taken.snapshot,
-        spec=intent.remembered(taken.snapshot),
+        spec=spec,
         template=pod.template(facts.md, spec, settings, keys),
         # Another runtime of the same model: it must serve the same bytes.
         memory=Memory(digest=known.memory.digest if known else None),

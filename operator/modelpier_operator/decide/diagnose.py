@@ -25,6 +25,14 @@ _GPU = re.compile(r"Insufficient (\S*(?:gpu|mig-|tpu|accelerator)\S*)", re.IGNOR
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaims|volume", re.IGNORECASE)
 _SECRET = re.compile(r"secrets? \"[^\"]*\" (?:not found|is forbidden)|references non-existent secret|key .* in Secret")
 _CONFIG_MAP = re.compile(r"configmaps? \"[^\"]*\" not found|references non-existent config key|key .* in ConfigMap")
+_MOUNTING = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+_VOLUMES = re.compile(r"unmounted volumes=\[([^\]]*)\]|for volume \"([^\"]*)\"")
+_OF_VOLUME = {
+    "credentials": Reason.SECRET_MISSING,
+    "ca": Reason.CONFIG_MAP_MISSING,
+    "claim": Reason.VOLUME_MISSING,
+}
+"""By the names that desired.volumes gives them."""
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
 )
@@ -179,14 +187,12 @@ def _complaints(subject: Pod, _: str) -> Finding | None:
     """Volumes that cannot be mounted: the kubelet says so in Events alone."""
     if not subject.node or (subject.container().get("state") or {}).get("running"):
         return None
-    for complaint in subject.complaints:
-        if complaint.reason in {"FailedMount", "FailedAttachVolume", "FailedMapVolume"}:
-            return _missing(complaint.message) or Finding(Reason.VOLUME_MISSING, complaint.message)
-    return None
+    told = (_unmounted(c.message) for c in subject.complaints if c.reason in _MOUNTING)
+    return next((finding for finding in told if finding), None)
 
 
 def _plan_refused(subject: Pod, _: str) -> Finding | None:
-    if subject.report and subject.report.plan_error and not subject.report.models:
+    if subject.report and subject.report.plan_error:
         return Finding(Reason.PLAN_INVALID, subject.report.plan_error)
     return None
 
@@ -255,8 +261,8 @@ JUDGES: tuple[Judge, ...] = (
     _image,
     _configuration,
     _complaints,
-    _plan_refused,
     _model_failed,
+    _plan_refused,
     _terminated,
     _crash_loop,
     _unreachable,
@@ -268,6 +274,17 @@ JUDGES: tuple[Judge, ...] = (
 def _waiting(subject: Pod) -> Mapping[str, Any]:
     waiting: Mapping[str, Any] = (subject.container().get("state") or {}).get("waiting") or {}
     return waiting
+
+
+def _unmounted(message: str) -> Finding | None:
+    """By what is missing, or by the volume that the kubelet waits for; the plan's ConfigMap is ours and on its way."""
+    if found := _missing(message):
+        return found
+    waits_for = {name for names in _VOLUMES.findall(message) for name in re.split(r"[\s,]+", "".join(names))}
+    for volume, reason in _OF_VOLUME.items():
+        if volume in waits_for:
+            return Finding(reason, message)
+    return None if "plan" in waits_for else Finding(Reason.VOLUME_MISSING, message)
 
 
 def _missing(message: str) -> Finding | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelpier_operator import names
-from modelpier_operator.api.quantity import normalise_quantity, quantity_value
+from modelpier_operator.api.quantity import quantity_value
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired.volumes import CA_DIR, CA_KEY, disk, mounts
@@ -65,13 +65,13 @@ def _environment(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, ke
 def _resources(spec: ModelDeploymentSpec) -> dict[str, Any]:
     """Memory is not overcommitted: a model that is killed for another's sake helps nobody."""
     wanted = spec.resources
-    both = {"memory": normalise_quantity(wanted.memory), "ephemeral-storage": disk(spec)}
+    both = {"memory": wanted.memory, "ephemeral-storage": disk(spec)}
     if wanted.gpu:
         both[wanted.gpu_resource] = str(wanted.gpu)
     limits = dict(both)
     if wanted.cpu_limit:
-        limits["cpu"] = normalise_quantity(wanted.cpu_limit)
-    return {"requests": {"cpu": normalise_quantity(wanted.cpu), **both}, "limits": limits}
+        limits["cpu"] = wanted.cpu_limit
+    return {"requests": {"cpu": wanted.cpu, **both}, "limits": limits}
 
 
 def _probe(path: str, period: int, timeout: int, failures: int) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
 
 def canonical(template: Mapping[str, Any]) -> dict[str, Any]:
     """Quantities as the API server prints them, nothing empty: else the live object would look changed for ever."""
-    pruned: dict[str, Any] = _pruned(template)
-    spec = pruned.get("spec", {})
+    clean = pruned(template)
+    spec = clean.get("spec", {})
     for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
         for amounts in container.get("resources", {}).values():
             if isinstance(amounts, dict):
@@ -48,7 +48,13 @@ def canonical(template: Mapping[str, Any]) -> dict[str, Any]:
         empty = volume.get("emptyDir") or {}
         if "sizeLimit" in empty:
             empty["sizeLimit"] = normalise_quantity(empty["sizeLimit"])
-    return pruned
+    return clean
+
+
+def pruned(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Without empty fields."""
+    clean: dict[str, Any] = _pruned(template)
+    return clean
 
 
 def _value(key: str, base: Any, patch: Any) -> Any:

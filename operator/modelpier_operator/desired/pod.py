@@ -32,9 +32,10 @@ def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: 
         "metadata": {"labels": labels(md)},
         "spec": _spec(md, spec, settings, keys),
     }
-    if settings.allow_pod_overrides and spec.resources.pod_template:
-        rendered = merge.merged(rendered, spec.resources.pod_template)
-        rendered["metadata"] = merge.merged(rendered["metadata"], {"labels": labels(md)})
+    if not (settings.allow_pod_overrides and spec.resources.pod_template):
+        return merge.pruned(rendered)
+    rendered = merge.merged(rendered, spec.resources.pod_template)
+    rendered["metadata"] = merge.merged(rendered["metadata"], {"labels": labels(md)})
     return merge.canonical(rendered)
 
 

@@ -34,7 +34,7 @@ def disk(spec: ModelDeploymentSpec) -> str:
 def volumes(spec: ModelDeploymentSpec, settings: Settings) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": PLAN, "configMap": {}},
-        {"name": "models", "emptyDir": {"sizeLimit": normalise_quantity(spec.resources.model_storage)}},
+        {"name": "models", "emptyDir": {"sizeLimit": spec.resources.model_storage}},
         {"name": "tmp", "emptyDir": {"sizeLimit": f"{TMP_MEBIBYTES}Mi"}},
     ]
     if spec.model.credentials_secret:

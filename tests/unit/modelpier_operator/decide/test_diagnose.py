@@ -104,6 +104,41 @@ CASES: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.VOLUME_MISSING,
         "Multi-Attach",
     ),
+    "a volume that the kubelet waits for": (
+        {
+            **waiting("ContainerCreating"),
+            "complaints": [
+                (
+                    "FailedMount",
+                    "Unable to attach or mount volumes: unmounted volumes=[credentials]: context deadline exceeded",
+                )
+            ],
+        },
+        Reason.SECRET_MISSING,
+        "credentials",
+    ),
+    "a plan that is on its way": (
+        {
+            **waiting("ContainerCreating"),
+            "complaints": [
+                (
+                    "FailedMount",
+                    'MountVolume.SetUp failed for volume "plan" : failed to sync configmap cache: timed out',
+                )
+            ],
+        },
+        Reason.PULLING_IMAGE,
+        "n1",
+    ),
+    "a newer plan refused": (
+        {
+            "report": Report(
+                1, ready=False, generation=1, plan_error="other key", models=report(R, state="loaded").models
+            )
+        },
+        Reason.PLAN_INVALID,
+        "other key",
+    ),
     "complaint of the past": (
         {"complaints": [("FailedMount", 'secret "s3" not found')], "report": report(R, state="loading")},
         Reason.LOADING,
