@@ -6,8 +6,9 @@ A name is never parsed: what an object is stands in its labels.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
+
+import orjson
 
 GROUP = "modelpier.dev"
 VERSION = "v1alpha1"
@@ -50,9 +51,8 @@ DNS_LABEL_LIMIT = 63
 
 
 def digest(value: Any, length: int = 10) -> str:
-    """First `length` hexadecimal digits of the sha256 of canonical JSON."""
-    raw = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(raw).hexdigest()[:length]
+    """First `length` hexadecimal digits of the sha256 of canonical JSON: sorted keys, no blanks, UTF-8."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:length]
 
 
 def capped(stem: str, suffix: str, limit: int = DNS_LABEL_LIMIT) -> str:
