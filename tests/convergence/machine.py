@@ -88,6 +88,11 @@ class UserStore:
 
 
 class Convergence(RuleBasedStateMachine):
+    settling = 400
+    """Seconds that an undisturbed cluster gets: more than the rollouts' deadlines."""
+    stride = 1
+    """Seconds that pass in the world between two looks at the operator."""
+
     def ground(self) -> Ground:
         raise NotImplementedError
 
@@ -111,11 +116,11 @@ class Convergence(RuleBasedStateMachine):
         await self._boot()
 
     async def _live(self, seconds: int) -> None:
-        for _ in range(seconds):
+        for _ in range(0, seconds, self.stride):
             await self.here.second(self.rig)
             if self.api.dead:
                 await self._reboot()
-            self.world.tick()
+            self.world.tick(self.stride)
             self.users.collect_garbage()
             self.rig.reports.poll(self.rig.queue.add)
 
@@ -175,11 +180,15 @@ class Convergence(RuleBasedStateMachine):
         del self.foreign[key]
         self.users.delete(key[0], NAMESPACE, key[1])
 
-    @rule(data=st.data(), plural=st.sampled_from(sorted(k.plural for k in CHILDREN.values())))
-    def somebody_deletes_a_child(self, data: st.DataObject, plural: str) -> None:
+    @rule(data=st.data(), plural=st.sampled_from(sorted(k.plural for k in CHILDREN.values())), unseen=st.booleans())
+    def somebody_deletes_a_child(self, data: st.DataObject, plural: str, unseen: bool) -> None:
         if found := self._children(plural):
             victim = data.draw(st.sampled_from(found))
+            if unseen:
+                self.api.drop_watches()
             self.users.delete(plural, NAMESPACE, victim["metadata"]["name"])
+            if unseen:
+                self.users.compact()
 
     @rule(data=st.data(), what=st.sampled_from(["label", "selector", "replicas"]))
     def somebody_edits_a_child(self, data: st.DataObject, what: str) -> None:
@@ -208,10 +217,10 @@ class Convergence(RuleBasedStateMachine):
         self._untouched()
         for plural, name in self.foreign:
             self.users.delete(plural, NAMESPACE, name)
-        await self._live(400)
+        await self._live(self.settling)
         told = {name: await self._check(name) for name in NAMES}
         before = list(self.api.writes)
-        await self._live(60)
+        await self._live(70)
         assert self.api.writes == before, "a converged cluster is left alone"
         await self._reboot()
         await self._live(30)

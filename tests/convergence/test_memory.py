@@ -42,7 +42,7 @@ class MemoryConvergence(Convergence):
 
 TestConvergence = MemoryConvergence.TestCase
 TestConvergence.settings = settings(
-    max_examples=40,
+    max_examples=100,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

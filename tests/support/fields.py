@@ -6,9 +6,10 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-manageme
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 Object = dict[str, Any]
 Fields = dict[str, Any]
@@ -56,7 +57,7 @@ def remove(value: Object, fields: Fields) -> None:
 
 def merged(live: Any, wanted: Any) -> Any:
     if not isinstance(wanted, Mapping) or not isinstance(live, Mapping):
-        return copy.deepcopy(wanted)
+        return orjson.loads(orjson.dumps(wanted))
     return {**live, **{k: merged(live.get(k), v) for k, v in wanted.items()}}
 
 
@@ -89,7 +90,7 @@ def applied(live: Object, wanted: Object, manager: str) -> Object:
     kept: Fields = now
     for other in others:
         kept = union(kept, other["fieldsV1"])
-    result = copy.deepcopy(live)
+    result = orjson.loads(orjson.dumps(live))
     remove(result, minus(before, kept))
     result = merged(result, {k: v for k, v in wanted.items() if k != "metadata"})
     metadata = {k: v for k, v in wanted["metadata"].items() if k not in IDENTITY}

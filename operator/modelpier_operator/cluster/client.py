@@ -35,6 +35,7 @@ WRITE_TIMEOUT = 5.0
 WATCH_SILENCE = 150.0
 """Seconds without a byte after which a watch counts as dead; bookmarks come about once a minute."""
 TOKEN_AGE = 60.0
+GOODBYE = 0.1
 
 Gate = Callable[[float], None]
 """Called before a write starts, with the seconds it may take; raises NotLeaderError when it must not start."""
@@ -112,8 +113,11 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session:
+        if self._session and self._session.connector:
+            await self._session.connector.close(abort_ssl=True)
             await self._session.close()
+            # Watches that were cut a moment ago are still saying goodbye in TLS, and need the event loop for it.
+            await asyncio.sleep(GOODBYE)
 
     async def get(self, path: str, query: Query | None = None, *, accept: str = JSON) -> Object:
         async with self._slots:

@@ -50,7 +50,8 @@ def _is_apply(entry: Mapping[str, Any]) -> bool:
 
 
 def _beyond(some: Fields, others: Fields) -> bool:
-    return any(name not in others or _beyond(some[name], others[name]) for name in some)
+    # "." stands for the map or list itself, which an apply does not claim and which goes with its last member.
+    return any(name not in others or _beyond(some[name], others[name]) for name in some if name != ".")
 
 
 def _union(some: Fields, others: Fields) -> Fields:
