@@ -155,13 +155,7 @@ BROKEN_RULES = [
     (rules.RESOURCES, 4, "spec.resources.gpuResource", {"resources": {"gpuResource": "batch.kubernetes.io/gpu"}}),
     (rules.ROLLOUT, 0, "spec.rollout.capacityWaitSeconds", {"rollout": {"capacityWaitSeconds": 900}}),
     (rules.SPEC, 0, "spec.server.executionProviders", {"server": {"executionProviders": [CUDA, CPU]}}),
-    (
-        rules.SPEC,
-        1,
-        "spec.server.executionProviders",
-        {"server": {"executionProviders": [CPU]}, "resources": {"gpu": 1}},
-    ),
-    (rules.SPEC, 2, "spec.server.executionProviders", {"resources": {"gpu": 1, "gpuResource": "amd.com/gpu"}}),
+    (rules.SPEC, 1, "spec.server.executionProviders", {"resources": {"gpu": 1, "gpuResource": "amd.com/gpu"}}),
 ]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -160,6 +161,20 @@ def operator_image(operator_env: dict[str, str]) -> str:
 @pytest.fixture(scope="session")
 def server_image(operator_env: dict[str, str]) -> str:
     return operator_env["MODELPIER_SERVER_IMAGE"]
+
+
+@pytest.fixture(scope="session")
+def on_node(world: World) -> Callable[..., None]:
+    """Runs a command on a node, as its kernel or its administrator could."""
+    if os.environ.get("KUBECONFIG"):
+        pytest.skip("nodes of a foreign cluster are not ours to enter: unset KUBECONFIG to use a local one")
+
+    def run(node: str, *command: str) -> None:
+        driver = [sys.executable, str(ROOT / "cluster" / "cluster.py"), "exec", "--name", CLUSTER, node, *command]
+        subprocess.run(driver, check=True, capture_output=True, timeout=60)
+
+    assert world
+    return run
 
 
 @pytest.fixture(scope="session")

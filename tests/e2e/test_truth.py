@@ -134,7 +134,7 @@ def test_a_service_of_somebody_else(world: World, namespace: str, digits: dict[s
 def test_a_failed_version_leaves_the_old_one_serving(
     world: World, namespace: str, digits: dict[str, str], no_model: str
 ) -> None:
-    rollout = {"progressDeadlineSeconds": 15}
+    rollout = {"progressDeadlineSeconds": 15, "capacityWaitSeconds": 5}
     world.apply(model_deployment("m", digits["1"], rollout=rollout, model={"version": "1"}), namespace=namespace)
     world.wait_ready("m", namespace)
     world.apply(model_deployment("m", no_model, rollout=rollout, model={"version": "2"}), namespace=namespace)

@@ -183,17 +183,6 @@ SPEC = (
     ),
     Rule(
         "server.executionProviders",
-        "uses the CPU alone while resources.gpu holds GPUs: add CUDAExecutionProvider first, or set resources.gpu to 0",
-        "self.resources.gpu == 0 || !has(self.server.executionProviders) || self.server.executionProviders.size() == 0"
-        " || self.server.executionProviders.exists(p, p.name != 'CPUExecutionProvider')",
-        lambda spec: (
-            spec.resources.gpu == 0
-            or not spec.server.execution_providers
-            or any(p.name != "CPUExecutionProvider" for p in spec.server.execution_providers)
-        ),
-    ),
-    Rule(
-        "server.executionProviders",
         "has a default for nvidia.com resources only: name the provider for resources.gpuResource",
         "self.resources.gpu == 0 || self.resources.gpuResource.startsWith('nvidia.com/') || "
         "(has(self.server.executionProviders) && self.server.executionProviders.size() > 0)",
