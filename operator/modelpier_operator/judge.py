@@ -74,10 +74,12 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
     """The revision of this intent: the newest there is, or a new one with the pods that would be made now."""
     spec = taken.spec
     highest = max((r.number for r in facts.revisions), default=0)
-    known = revision.of_intent(facts.revisions, taken.hash)
-    image = intent.server_image(spec, settings)
-    if known and (spec.server.runtime_upgrade is RuntimeUpgrade.MANUAL or known.image == image):
-        return revision.wanted_again(_pinned(facts, known), highest)
+    known = revision.newest(r for r in facts.revisions if r.hash == taken.hash)
+    image, usable = intent.server_image(spec, settings), known
+    if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
+        usable = revision.newest(r for r in facts.revisions if r.hash == taken.hash and r.image == image)
+    if usable:
+        return revision.wanted_again(_pinned(facts, usable), highest)
     return Revision(
         name=names.revision_name(facts.name, names.digest([taken.hash, image]) if known else taken.hash),
         number=highest + 1,

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelpier_operator.api.conditions import ConditionType, Reason
-from modelpier_operator.decide import clock, diagnose, timings
+from modelpier_operator.decide import address, clock, diagnose, timings
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.goals import Goal
 from modelpier_operator.decide.rollout import Phase
 from modelpier_operator.decide.verdict import Verdict, View, verdict
-from modelpier_operator.desired import service
 from modelpier_operator.settings import Settings
 
 Truth = tuple[bool, Finding]
@@ -26,7 +25,7 @@ def status(view: View, settings: Settings) -> dict[str, Any]:
     judged = verdict(view)
     made: dict[str, Any] = {
         "observedGeneration": view.facts.generation,
-        "url": service.url(view.facts.md, settings.cluster_domain),
+        "url": address.url(view.facts.md, settings.cluster_domain),
         "replicas": len(view.production),
         "readyReplicas": view.serving,
         "selector": _selector(view),
@@ -143,7 +142,7 @@ def _condition(
 
 # ------------------------------------------------------------------------------------------------ the rest
 def _selector(view: View) -> str:
-    labels = service.selector(view.facts.md, view.selected)
+    labels = address.selector(view.facts.md, view.selected)
     return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
 
 

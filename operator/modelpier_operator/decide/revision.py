@@ -82,11 +82,6 @@ def newest(revisions: Iterable[Revision]) -> Revision | None:
     return max(revisions, key=lambda r: r.number, default=None)
 
 
-def of_intent(revisions: Iterable[Revision], revision_hash: str) -> Revision | None:
-    """The newest revision of this intent."""
-    return newest(r for r in revisions if r.hash == revision_hash)
-
-
 def wanted_again(revision: Revision, highest: int) -> Revision:
     """An older revision that is wanted once more: it becomes the newest, and its rollout begins anew."""
     if revision.number == highest:

@@ -145,7 +145,7 @@ def hopeless(s: Situation) -> Decision | None:
 def moving(s: Situation) -> Decision | None:
     """Surge or Replace, as the planner chose; Auto changes its mind when the surged pods find no GPU."""
     if not s.stable:
-        return None
+        raise AssertionError("a first revision is decided before")
     wanted = _placed(s, _started(s))
     chosen = wanted.memory.placement
     left = _left(s, wanted)

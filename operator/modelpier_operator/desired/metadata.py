@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelpier_operator import names
+from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Manifest
 
 APP = "modelpier-server"
@@ -15,14 +16,9 @@ def labels(md: Manifest, **more: str) -> dict[str, str]:
     return {
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_NAME: APP,
-        names.LABEL_DEPLOYMENT: names.label_value(md["metadata"]["name"]),
+        **all_pods(md),
         **more,
     }
-
-
-def all_pods(md: Manifest) -> dict[str, str]:
-    """The selector of all pods of a ModelDeployment."""
-    return {names.LABEL_DEPLOYMENT: names.label_value(md["metadata"]["name"])}
 
 
 def metadata(

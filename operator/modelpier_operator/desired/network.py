@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from modelpier_operator import names
+from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Manifest
-from modelpier_operator.desired.metadata import all_pods, metadata
+from modelpier_operator.desired.metadata import metadata
 from modelpier_operator.settings import Settings
 from modelpier_server import contract
 

@@ -12,10 +12,11 @@ from typing import Any
 from modelpier_operator import names
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
 from modelpier_operator.decide import intent
+from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired import merge, serviceaccount
 from modelpier_operator.desired.container import container
-from modelpier_operator.desired.metadata import all_pods, labels
+from modelpier_operator.desired.metadata import labels
 from modelpier_operator.desired.volumes import volumes
 from modelpier_operator.settings import PlanKeys, Settings
 from modelpier_server import contract

@@ -58,6 +58,12 @@ CASES: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.VOLUME_MISSING,
         "unbound",
     ),
+    "gated": (
+        {"unscheduled": "Scheduling is blocked due to non-empty scheduling gates", "gated": True},
+        Reason.SCHEDULING,
+        "gates",
+    ),
+    "crash loop that tells no end": (waiting("CrashLoopBackOff", "back-off 5m0s"), Reason.CRASH_LOOP, "5m0s"),
     "waits": ({"node": ""}, Reason.SCHEDULING, ""),
     "image pull": (
         waiting("ImagePullBackOff", 'Back-off pulling image "r/x:1": not found'),
@@ -208,9 +214,17 @@ def test_the_server_says_why_by_its_report_and_by_its_last_words(reason: Failure
 
 
 def subject(
-    *, report: Any = None, complaints: Any = (), unreachable: str = "", conditions: Any = None, **given: Any
+    *,
+    report: Any = None,
+    complaints: Any = (),
+    unreachable: str = "",
+    conditions: Any = None,
+    gated: bool = False,
+    **given: Any,
 ) -> podset.Pod:
     made = pod("m-set", **given)
+    if gated:
+        made["status"]["conditions"][1]["reason"] = "SchedulingGated"
     if conditions:
         made["status"]["conditions"] = conditions
     said = tuple(Complaint(reason, message) for reason, message in complaints)

@@ -350,6 +350,19 @@ def test_an_automatic_runtime_upgrade_surges_to_the_new_image() -> None:
     assert subject.md["status"]["revisions"][0]["digest"] == digest, "another runtime serves the same bytes"
 
 
+def test_taking_a_runtime_upgrade_back_finds_the_old_pods_again() -> None:
+    subject = operator(replicas=1, server={"runtimeUpgrade": "Auto"})
+    before = subject.settings
+    subject.settings = settings(server_image="registry.example/server:2")
+    watch(subject, 2)
+    subject.settings = before
+    made = subject.world.made
+    subject.settle()
+    assert subject.world.made == made
+    assert [p["spec"]["containers"][0]["image"] for p in subject.world.pods()] == ["registry.example/server:1"]
+    assert ready(subject) == "True/Serving"
+
+
 def test_turning_automatic_upgrades_on_is_no_new_revision_by_itself() -> None:
     subject = operator(replicas=1)
     before = subject.world.made
