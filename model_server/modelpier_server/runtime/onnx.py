@@ -24,7 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, Options
 from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import providers, tensors
+from modelpier_server.runtime import extensions, providers, tensors
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.session import Session
 
@@ -42,9 +42,12 @@ def load(path: Path, options: Options) -> Session:
     providers.check(options.providers, ort.get_available_providers())
     file = _model_file(path)
     instances, threads = _layout(options)
+    session_options = _session_options(threads)
+    if extensions.wanted(file):
+        session_options.register_custom_ops_library(extensions.library())
     asked = [(provider.name, dict(provider.options)) for provider in options.providers]
     try:
-        session = ort.InferenceSession(str(file), _session_options(threads), providers=asked)
+        session = ort.InferenceSession(str(file), session_options, providers=asked)
     except MemoryError as error:
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own

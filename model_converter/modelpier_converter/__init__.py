@@ -1,0 +1,1 @@
+"""Models of other frameworks to ONNX. The only place that imports torch; nothing that serves models imports this."""
