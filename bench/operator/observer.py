@@ -22,17 +22,27 @@ class Settling:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        version = await self._look()
+        self._task = asyncio.create_task(self._follow(version))
+
+    async def _look(self) -> str:
         items, version = await self._api.list(kinds.MODEL_DEPLOYMENTS)
         for item in items:
             self._see(item)
-        self._task = asyncio.create_task(self._follow(version))
+        return version
 
     async def _follow(self, version: str) -> None:
-        async for _, md in self._api.watch(kinds.MODEL_DEPLOYMENTS, version):
-            self._see(md)
+        while True:
+            async for kind, md in self._api.watch(kinds.MODEL_DEPLOYMENTS, version):
+                if kind == "ERROR":
+                    break
+                self._see(md)
+                if len(self._settled) >= self._count:
+                    return
+            # A busy API server ends the watches of those who read slowly, and we may get no CPU either.
+            version = await self._look()
             if len(self._settled) >= self._count:
                 return
-        raise RuntimeError("the API server ended the watch of the ModelDeployments")
 
     def _see(self, md: Mapping[str, Any]) -> None:
         name = md["metadata"]["name"]
