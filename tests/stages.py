@@ -3,7 +3,7 @@ call this.
 
 `python tests/stages.py [STAGE ...]`. A stage that this machine cannot run skips itself with the reason and the
 command that would enable it; with CI=true or MODELPIER_REQUIRE=1 a skipped test of a required stage is a failure,
-since nobody would read the reason. Standard library alone: it runs before anything is installed. """
+since nobody would read the reason. Standard library alone: it runs before anything is installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One cluster for all end-to-end tests: KUBECONFIG's, or a local one that is brought up here and taken down at the end.
 
 A new user's commands make it: `make cluster-up images install`. Where they cannot work (no root, no Linux) the tests
-skip with the reason and what would enable them. """
+skip with the reason and what would enable them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from digits.train import train
 from onnx import TensorProto, helper, numpy_helper
 
+from digits.train import train
 from e2e.world import Store, World
 
 ROOT = Path(__file__).resolve().parents[2]

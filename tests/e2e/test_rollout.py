@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from digits.load import Load, Tally, run
 
+from digits.load import Load, Tally, run
 from e2e.world import World, condition, model_deployment, post
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
