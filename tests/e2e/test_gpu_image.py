@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.heavy, pytest.mark.timeout(1800)]
 @pytest.fixture
 def gpu_image(environment: dict[str, str], world: World, server_image: str, tmp_path: Path) -> Iterator[str]:
     """Built, and used by the release for ModelDeployments that ask for GPUs, for the time of one test."""
-    make("images-gpu")
+    make("images-gpu", f"TAG={server_image.rpartition(':')[2]}")
     program = environment.get("MODELPIER_HELM") or find_helm()
     if program is None:
         pytest.skip(MISSING)
