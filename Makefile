@@ -28,12 +28,23 @@ $(STAMP): $(BIN)/uv requirements/dev.txt pyproject.toml
 .PHONY: venv
 venv: $(STAMP) ## the Python environment of all development commands (.venv)
 
+CONVERT_VENV := .venv-convert
+$(CONVERT_VENV)/.installed: requirements/convert.txt requirements/demo-text.txt | $(BIN)/uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(CONVERT_VENV)
+	VIRTUAL_ENV=$(CONVERT_VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/convert.txt
+	VIRTUAL_ENV=$(CONVERT_VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements/demo-text.txt
+	touch $@
+
+.PHONY: venv-convert
+venv-convert: $(CONVERT_VENV)/.installed ## the converter's own environment with torch (about 6 GB)
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml
 .PHONY: lock
 lock: $(BIN)/uv ## pin all dependencies with hashes into requirements/
-	for extra in operator server server-gpu; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
+	for extra in operator server server-gpu convert; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group demo -o requirements/demo.txt
+	$(COMPILE) --no-deps --group demo-text -o requirements/demo-text.txt
 	$(COMPILE) --extra operator --extra server --group dev --group demo --group build -o requirements/dev.txt
 
 # ------------------------------------------------------------------------------------------------- quality
@@ -42,7 +53,8 @@ check: venv ## formatter, linter, types, import contracts, drift of generated fi
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo >/dev/null || { $(BIN)/lint-imports; exit 1; }
+	$(BIN)/lint-imports >/dev/null || { $(BIN)/lint-imports; exit 1; }
+	$(BIN)/python -m modelpier_operator.api.generate --check
 
 .PHONY: format
 format: venv ## rewrite the code as `make check` wants it
@@ -50,7 +62,7 @@ format: venv ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --quiet --fix .
 
 STAGES := $(PYTHON) tests/stages.py
-.PHONY: test test-unit test-control-plane test-e2e
+.PHONY: test test-unit test-control-plane test-e2e test-heavy
 test: venv ## every test that this machine can run, with the time that each level took against its budget
 	$(STAGES)
 test-unit: venv ## seconds, no network
@@ -59,6 +71,8 @@ test-control-plane: venv ## against a real API server; no root
 	$(STAGES) cluster-build control-plane
 test-e2e: venv ## on real nodes with the built images
 	$(STAGES) cluster-build e2e
+test-heavy: venv venv-convert ## what `make test` leaves out: torch, long loads
+	$(STAGES) heavy
 
 # ------------------------------------------------------------------------------------------------- cluster
 CLUSTER ?= modelpier
@@ -126,12 +140,17 @@ generate: venv ## write everything that is generated: CRD, reference pages
 	$(BIN)/python -m modelpier_operator.api.generate
 
 # ------------------------------------------------------------------------------------------------- the main job
-.PHONY: demo
+.PHONY: demo demo-text
 demo: venv ## a real model on a real Kubernetes: served, called, and version 2 rolled in under load
 	@if [ -n "$(LOCAL)" ]; then $(MAKE) --no-print-directory cluster-up; fi
 	@$(MAKE) --no-print-directory images install
 	@$(USE_CLUSTER)
-	$(BIN)/python examples/digits/demo.py
+	PYTHONPATH=examples $(BIN)/python -m digits.demo
+demo-text: venv venv-convert ## a sentence encoder, converted from torch with its tokenizer: sentences in, embeddings out
+	@if [ -n "$(LOCAL)" ]; then $(MAKE) --no-print-directory cluster-up; fi
+	@$(MAKE) --no-print-directory images install
+	@$(USE_CLUSTER)
+	PYTHONPATH=examples $(BIN)/python -m sentences.demo --converter $(CONVERT_VENV)/bin/python
 
 # ------------------------------------------------------------------------------------------------- measurements
 .PHONY: bench-operator
