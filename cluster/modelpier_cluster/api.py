@@ -26,7 +26,7 @@ class ApiClient:
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         return cls(cluster["server"], data["users"][0]["user"]["token"], authority)
 
-    def get(self, path: str, timeout: float = 2.0) -> str | None:
+    def get(self, path: str, timeout: float = 10.0) -> str | None:
         """The body of the answer; None when the server cannot be reached or does not answer 200 within `timeout` s."""
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310
         context = ssl.create_default_context(cadata=self.authority)

@@ -17,6 +17,7 @@ from modelpier_cluster.hidden import HIDDEN
 from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push
 from modelpier_cluster.loopback import ControlPlane
 from modelpier_cluster.nest import control_plane_nest, node_nest
+from modelpier_cluster.node_config import seconds
 from modelpier_cluster.object_store import answers
 from modelpier_cluster.privilege import CLUSTER_PROGRAMS, IMAGE_PROGRAMS, become_root, ensure_packages, require_linux
 from modelpier_cluster.progress import Progress, wait_for
@@ -118,6 +119,7 @@ def _up(arguments: Arguments) -> None:
         _up_control_plane(arguments)
         return
     node_names(arguments.nodes)
+    seconds(arguments.node_monitor_grace)
     progress = Progress()
     built = str(build(progress))
     become_root(sys.argv[1:], {"MODELPIER_CLUSTER_PROGRAMS": built})

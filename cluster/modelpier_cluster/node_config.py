@@ -1,11 +1,13 @@
 """The configuration files of a node's kubelet, containerd, kube-proxy and pod network. Pure; used by node.py."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelpier_cluster.addresses import Addresses, node_number
+from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.spec import Folder, Options
 
 PAUSE_IMAGE = "localhost/modelpier-pause:1"
@@ -42,6 +44,7 @@ def node_files(plan: NodePlan) -> dict[str, str]:
 
 
 def kubelet_config(plan: NodePlan) -> dict[str, Any]:
+    grace = seconds(plan.options.node_monitor_grace)
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -65,14 +68,24 @@ def kubelet_config(plan: NodePlan) -> dict[str, Any]:
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi"},
         "registerNode": True,
-        "nodeStatusUpdateFrequency": "2s",
-        # The default of 40 s renews every 10 s, which flaps on a busy machine with a short grace period.
-        "nodeLeaseDurationSeconds": 8,
+        # Six reports and six renewals (at a quarter of the lease) fit into the silence after which a node is missed, so
+        # that a busy machine's nodes do not flap. Reports time out after their own interval.
+        "nodeStatusUpdateFrequency": f"{max(1, grace // 6)}s",
+        "nodeLeaseDurationSeconds": max(4, grace * 2 // 3),
         "serializeImagePulls": False,
         "featureGates": {
             name: value == "true" for name, _, value in (g.partition("=") for g in plan.options.kubelet_feature_gates)
         },
     }
+
+
+def seconds(duration: str) -> int:
+    """12 for '12s', 90 for '1m30s'; raises ClusterError for anything else than whole hours, minutes and seconds."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    if not duration or not found:
+        raise ClusterError(f"--node-monitor-grace {duration!r}: write it as in 12s or 1m30s")
+    hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + rest
 
 
 def containerd_config(plan: NodePlan) -> str:

@@ -31,6 +31,8 @@ PACKAGES = (
 UNIT = """[Unit]
 Description=The cluster's trial
 After=multi-user.target
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
 [Service]
 Type=oneshot
 Environment=HOME=/root MODELPIER_CLUSTER_PROGRAMS=/opt/programs
@@ -38,8 +40,6 @@ ExecStart=/bin/sh /opt/emulated_machine.sh
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
-SuccessAction=poweroff-force
-FailureAction=poweroff-force
 [Install]
 WantedBy=multi-user.target
 """
@@ -86,6 +86,8 @@ def _root_file_system(root: Path) -> Path:
     wanted = root / "etc/systemd/system/multi-user.target.wants"
     wanted.mkdir(exist_ok=True)
     (wanted / "trial.service").symlink_to("../trial.service")
+    # A login prompt would hang up the line that the trial writes to.
+    (root / "etc/systemd/system/serial-getty@ttyS0.service").symlink_to("/dev/null")
     return root
 
 

@@ -11,7 +11,12 @@ ip link set lo up
 links_before=$(ls /sys/class/net)
 mounts_before=$(wc -l < /proc/self/mounts)
 
-cluster up --name trial --nodes 1 --gpus 1 --timeout 1500
+logs=/root/.local/state/modelpier/clusters/trial/log
+while sleep 30; do
+    uptime; tail -qn 2 $logs/events $logs/control-plane.log $logs/etcd.log $logs/apiserver.log $logs/n1*.log 2>/dev/null | cut -c1-300
+done &
+watcher=$!
+cluster up --name trial --nodes 1 --gpus 1 --timeout 1500 --node-monitor-grace 3m
 scope=/sys/fs/cgroup/system.slice/modelpier-cluster-trial.scope
 echo "the scope offers: $(cat $scope/cgroup.subtree_control); its own processes: $(wc -l < $scope/cgroup.procs)"
 [ -z "$(cat $scope/cgroup.procs)" ]

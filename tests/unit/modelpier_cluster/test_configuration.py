@@ -10,8 +10,9 @@ import pytest
 from modelpier_cluster.addresses import Addresses
 from modelpier_cluster.components import ControlPlanePlan, control_plane_files, control_plane_processes
 from modelpier_cluster.control_plane import service_files
+from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.node import node_processes
-from modelpier_cluster.node_config import NodePlan, containerd_config, kubelet_config, node_files, node_labels
+from modelpier_cluster.node_config import NodePlan, containerd_config, kubelet_config, node_files, node_labels, seconds
 from modelpier_cluster.pki import subject_names
 from modelpier_cluster.spec import ClusterSpec, Folder, Options
 
@@ -122,3 +123,21 @@ def test_a_spec_survives_being_written(tmp_path):
     spec = ClusterSpec("demo", 3, 2, "/programs", options)
     folder.write_spec(spec)
     assert folder.read_spec() == spec
+
+
+@pytest.mark.parametrize(("text", "expected"), [("12s", 12), ("1m30s", 90), ("2h", 7200)])
+def test_durations(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "12", "1.5s", "-3s", "1s2m"])
+def test_bad_durations_name_the_flag(text):
+    with pytest.raises(ClusterError, match="--node-monitor-grace"):
+        seconds(text)
+
+
+@pytest.mark.parametrize("grace", ["8s", "12s", "2m"])
+def test_several_heartbeats_fit_into_the_grace_period(node, grace):
+    config = kubelet_config(replace(node, options=Options(node_monitor_grace=grace)))
+    assert config["nodeLeaseDurationSeconds"] < seconds(grace)
+    assert 4 * seconds(config["nodeStatusUpdateFrequency"]) <= seconds(grace)

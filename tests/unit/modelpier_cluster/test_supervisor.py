@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_cluster.guarded import GuardedProcesses, PortTakenError, find_detached, free_ports, stop_detached
-from modelpier_cluster.processes import find, parent_of
+from modelpier_cluster.processes import ended, find, parent_of
 from modelpier_cluster.progress import wait_for
 from modelpier_cluster.supervisor import Process
 
@@ -125,8 +125,10 @@ def test_processes_are_found_by_the_end_of_their_command_line(tmp_path):
         wait_for("the process", lambda: find([argv[-1]], "sh") == [process.pid], 10)
         assert find([argv[-1]], "unshare") == []
         assert parent_of(process.pid) == os.getpid()
+        assert not ended(process.pid)
     finally:
         process.kill()
         process.wait()
     assert find([argv[-1]]) == []
     assert parent_of(process.pid) is None
+    assert ended(process.pid)
