@@ -48,16 +48,20 @@ def pytest(*args: str) -> tuple[str, ...]:
     return (str(PYTHON), "-m", "pytest", *args)
 
 
+CONTROL_PLANE = "control_plane and not heavy"
 STAGES = (
     Stage("check", 3, ("make", "--no-print-directory", "check")),
     Stage("unit", 3, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2")),
-    Stage("convergence", 4, pytest("tests/convergence", "-n", "2")),
-    Stage("server", 4, pytest("tests/server")),
+    Stage("convergence", 4, pytest("tests/convergence", "-m", "not control_plane", "-n", "2")),
     Stage("cluster-build", 12, ("make", "--no-print-directory", "cluster-build")),
-    Stage("control-plane", 6, pytest("tests/control_plane", "-m", "control_plane"), required=True),
+    Stage("server", 5, pytest("tests/server")),
+    Stage("control-plane", 8, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
     Stage("cluster", 5, pytest("tests/cluster"), required=True),
     Stage("e2e", 18, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
 )
+
+HEAVY = Stage("heavy", 60, pytest("tests", "-m", "heavy"))
+"""Only when asked for by name: torch, long loads, gigabytes of images."""
 
 
 def required() -> bool:
@@ -111,12 +115,12 @@ def table(results: list[Result]) -> str:
 
 
 def main(names: list[str]) -> int:
-    known = {stage.name: stage for stage in STAGES}
+    known = {stage.name: stage for stage in (*STAGES, HEAVY)}
     if unknown := [n for n in names if n not in known]:
         print(f"no such stage: {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results = [run(known[n]) for n in names or known]
+    results = [run(known[n]) for n in names or [stage.name for stage in STAGES]]
     print("\n" + table(results))
     for r in results:
         for reason in r.skipped:
