@@ -54,7 +54,7 @@ class Ground(Protocol):
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T: ...
     def connect(self) -> Api: ...
-    async def second(self, rig: Rig) -> None:
+    async def second(self, rig: Rig, api: Faulty) -> None:
         """Lets the operator do what it does within a second."""
 
     def close(self) -> None: ...
@@ -117,7 +117,7 @@ class Convergence(RuleBasedStateMachine):
 
     async def _live(self, seconds: int) -> None:
         for _ in range(0, seconds, self.stride):
-            await self.here.second(self.rig)
+            await self.here.second(self.rig, self.api)
             if self.api.dead:
                 await self._reboot()
             self.world.tick(self.stride)
@@ -292,10 +292,10 @@ def _foreign(plural: str, name: str) -> Object:
     return {"metadata": {"name": name, "namespace": NAMESPACE}, **spec}
 
 
-async def idle(rig: Rig) -> None:
-    """Returns once the operator has nothing to do now. Raises TimeoutError."""
+async def idle(rig: Rig, api: Faulty) -> None:
+    """Returns once the operator has nothing to do now, or is dead. Raises TimeoutError."""
     async with asyncio.timeout(30):
         quiet = 0
-        while quiet < 3:
+        while quiet < 3 and not api.dead:
             quiet = quiet + 1 if rig.queue.idle else 0
             await asyncio.sleep(0.01)

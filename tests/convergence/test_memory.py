@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from convergence.machine import Convergence
 from modelpier_operator.cluster.client import Api
 from support.api import MemoryApi
+from support.faults import Faulty
 from support.operator_rig import Rig
 from support.virtual_time import VirtualLoop
 
@@ -28,7 +29,7 @@ class MemoryGround:
     def connect(self) -> Api:
         return self.users.connect()
 
-    async def second(self, rig: Rig) -> None:
+    async def second(self, rig: Rig, api: Faulty) -> None:
         await asyncio.sleep(1.0)
 
     def close(self) -> None:

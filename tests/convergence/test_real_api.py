@@ -21,6 +21,7 @@ from modelpier_cluster import ControlPlane
 from modelpier_operator.cluster.client import Api, Client
 from modelpier_operator.telemetry import Telemetry
 from support.control_plane import missing, prepared
+from support.faults import Faulty
 from support.operator_rig import Rig
 from support.real_api import ApiServer
 
@@ -45,10 +46,10 @@ class RealGround:
     def connect(self) -> Api:
         return self._client
 
-    async def second(self, rig: Rig) -> None:
+    async def second(self, rig: Rig, api: Faulty) -> None:
         for key in rig.caches.deployments:
             rig.queue.add(key)
-        await idle(rig)
+        await idle(rig, api)
 
     def close(self) -> None:
         for plural in ("modeldeployments", "services", "configmaps", "networkpolicies", "serviceaccounts", "pods"):
