@@ -15,7 +15,7 @@ import orjson
 
 from modelpier_operator import names
 from modelpier_operator.cluster.kinds import Key, key_of
-from modelpier_operator.cluster.store import Entry, version_of
+from modelpier_operator.cluster.store import Entry, compact, version_of
 
 Object = dict[str, Any]
 
@@ -101,7 +101,7 @@ class Deployments:
             return False
         owner = key[0], names.label_value(key[1])
         kept = {**manifest, "metadata": {name: value for name, value in metadata.items() if name != "managedFields"}}
-        self._entries[key] = Entry(metadata["uid"], version, owner, orjson.dumps(kept))
+        self._entries[key] = Entry(metadata["uid"], version, owner, compact(kept))
         self._keys[owner] = key
         return True
 

@@ -51,6 +51,11 @@ def version_of(manifest: Object) -> int:
     return int(manifest["metadata"].get("resourceVersion") or 0)
 
 
+def compact(manifest: Object) -> bytes:
+    """JSON to be kept: orjson's own answer holds on to its whole buffer, three times the text on average."""
+    return bytes(memoryview(orjson.dumps(manifest)))
+
+
 def without_bulk(manifest: Object) -> Object:
     """Without managedFields, a third of most objects, which nobody reads from here."""
     return {**manifest, "metadata": {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}}
@@ -153,7 +158,7 @@ class Store:
         if old is not None:
             self._remove(key)
         owner, posted = _owner(manifest), created_by_update(manifest)
-        self._entries[key] = Entry(uid, version, owner, orjson.dumps(self._trim(manifest)), posted)
+        self._entries[key] = Entry(uid, version, owner, compact(self._trim(manifest)), posted)
         self._owned.setdefault(owner, set()).add(key)
         return True
 
