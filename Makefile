@@ -72,7 +72,7 @@ test-control-plane: venv ## against a real API server; no root
 test-e2e: venv ## on real nodes with the built images
 	$(STAGES) cluster-build e2e
 test-heavy: venv venv-convert ## what `make test` leaves out: torch, long loads
-	$(STAGES) heavy
+	$(STAGES) cluster-build heavy
 
 # ------------------------------------------------------------------------------------------------- cluster
 CLUSTER ?= modelpier

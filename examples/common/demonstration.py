@@ -64,7 +64,6 @@ def curl(url: str, body: Any) -> str:
 class Cluster:
     def __init__(self, kubectl: str, namespace: str) -> None:
         self.kubectl_path, self.namespace = kubectl, namespace
-        self.begin = time.monotonic()
 
     def kubectl(self, *args: str, stdin: str | bytes | None = None) -> str:
         command = [self.kubectl_path, "-n", self.namespace, *args]
@@ -87,14 +86,14 @@ class Cluster:
 
     def follow(self, name: str, version: str, tick: Callable[[], str] = lambda: "") -> None:
         """Prints each change of status until the version serves at full strength."""
-        told, end = "", time.monotonic() + 300
-        while time.monotonic() < end:
+        told, begin = "", time.monotonic()
+        while time.monotonic() < begin + 300:
             status = self.status(name)
             conditions = {c["type"]: c for c in status.get("conditions", [])}
             ready = conditions.get("Ready", {})
             line = f"{ready.get('reason', '...')}: {ready.get('message', 'waiting for the operator')}"
             if line != told:
-                print(f"   {time.monotonic() - self.begin:6.1f} s  {line[:150]}{tick()}", flush=True)
+                print(f"   {time.monotonic() - begin:6.1f} s  {line[:150]}{tick()}", flush=True)
                 told = line
             if ready.get("status") == "True" and status.get("version") == version:
                 return

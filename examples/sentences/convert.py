@@ -38,7 +38,7 @@ class Converted:
 def convert(out: Path, sentences: Sequence[str], python: Path = PYTHON) -> Converted:
     """Takes about half a minute. `out`: `sentences` string [batch] in, `embeddings` float [batch, 384] out."""
     given = [word for sentence in sentences for word in ("--sentence", sentence)]
-    command = ["-m", "modelpier_converter", "sentence-encoder", str(_folder(python)), "-o", str(out), *given]
+    command = ["-m", "modelpier_converter", "sentence-encoder", str(package_folder(python)), "-o", str(out), *given]
     report = json.loads(_run(python, *command))
     compared = report["compared"]
     return Converted(
@@ -51,7 +51,7 @@ def convert(out: Path, sentences: Sequence[str], python: Path = PYTHON) -> Conve
     )
 
 
-def _folder(python: Path) -> Path:
+def package_folder(python: Path) -> Path:
     look = (
         f"import importlib.util as u; s = u.find_spec({PACKAGE!r}); print(s.submodule_search_locations[0] if s else '')"
     )

@@ -49,7 +49,7 @@ def convert(folder: Path, out: Path, sentences: Sequence[str] = ()) -> Report:
     """
     source = describe(folder)
     encoder, tokenizer = torch_encoder.load(source), torch_encoder.load_tokenizer(source)
-    model = join(tokenizer_model(_word_piece(source, tokenizer)), torch_encoder.export(encoder))
+    model = join(tokenizer_model(word_piece(source, tokenizer)), torch_encoder.export(encoder))
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -64,7 +64,9 @@ def convert(folder: Path, out: Path, sentences: Sequence[str] = ()) -> Report:
     return Report(hashlib.sha256(raw).hexdigest(), len(raw), OPSET, source.max_length, compared, answers)
 
 
-def _word_piece(source: Source, tokenizer: Tokenizer) -> WordPiece:
+def word_piece(source: Source, tokenizer: Tokenizer) -> WordPiece:
+    """Takes some ten seconds. Raises SourceError."""
+
     def split(text: str) -> list[str]:
         normal = tokenizer.normalizer.normalize_str(text)
         return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
