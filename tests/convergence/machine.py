@@ -210,6 +210,7 @@ class Convergence(RuleBasedStateMachine):
         try:
             self.here.run(self._end())
         finally:
+            self.here.run(self.rig.stop())
             self.here.close()
 
     async def _end(self) -> None:
@@ -226,7 +227,6 @@ class Convergence(RuleBasedStateMachine):
         await self._live(30)
         assert self.api.writes == [], "a restart writes nothing"
         assert told == {name: await self._check(name) for name in NAMES}
-        await self.rig.stop()
 
     async def _check(self, name: str) -> dict[str, str] | None:
         live = self.users.get("modeldeployments", NAMESPACE, name)
