@@ -19,7 +19,14 @@ from modelpier_cluster.loopback import ControlPlane
 from modelpier_cluster.nest import control_plane_nest, node_nest
 from modelpier_cluster.node_config import seconds
 from modelpier_cluster.object_store import answers
-from modelpier_cluster.privilege import CLUSTER_PROGRAMS, IMAGE_PROGRAMS, become_root, ensure_packages, require_linux
+from modelpier_cluster.privilege import (
+    CLUSTER_PROGRAMS,
+    IMAGE_PROGRAMS,
+    become_root,
+    ensure_packages,
+    is_root,
+    require_linux,
+)
 from modelpier_cluster.progress import Progress, wait_for
 from modelpier_cluster.registry import Registry, split
 from modelpier_cluster.spec import ClusterSpec, Options, cluster_folder
@@ -232,7 +239,11 @@ def _image_base(arguments: Arguments) -> None:
 def _build(arguments: Arguments) -> None:
     del arguments
     require_linux()
-    print(build(Progress(), MODULES))
+    progress = Progress()
+    if is_root():
+        # Whoever builds means to start a cluster; a user without root is asked for a password by `up`, once.
+        ensure_packages(progress, CLUSTER_PROGRAMS | IMAGE_PROGRAMS)
+    print(build(progress, MODULES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,13 +23,22 @@ CLUSTER_PROGRAMS = {
     "nsenter": "util-linux",
     "mount": "mount",
     "openssl": "openssl",
+    "pgrep": "procps",
+    "curl": "curl",
 }
 IMAGE_PROGRAMS = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
-PASSED_ON = ("MODELPIER_CLUSTER_PROGRAMS", "DEBIAN_MIRROR", "PATH")
+PASSED_ON = (
+    "MODELPIER_CLUSTER_PROGRAMS",
+    "DEBIAN_MIRROR",
+    "PATH",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT"),
+)
+"""Without these a machine behind a proxy or a mirror builds as its user and not as root."""
 
 
 def require_linux() -> None:
@@ -59,6 +68,8 @@ def become_root(arguments: Iterable[str], extra: Mapping[str, str] | None = None
     for folder in (state_root(), cache_root()):
         folder.mkdir(parents=True, exist_ok=True)  # as the user, so that it remains the user's
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(extra or {})
+    if (own := Path.home() / ".config" / "pip" / "pip.conf").is_file():
+        kept.setdefault("PIP_CONFIG_FILE", str(own))  # root's home is another one
     kept |= {"MODELPIER_CLUSTER_STATE": str(state_root()), "MODELPIER_CLUSTER_CACHE": str(cache_root())}
     assignments = [f"{name}={value}" for name, value in kept.items()]
     command = ["sudo", "env", *assignments, sys.executable, str(SOURCES / "cluster.py"), *arguments]

@@ -12,7 +12,7 @@ links_before=$(ls /sys/class/net)
 mounts_before=$(wc -l < /proc/self/mounts)
 
 logs=/root/.local/state/modelpier/clusters/trial/log
-while sleep 30; do
+while sleep 60; do  # what the parts say, as nobody can look into this machine
     uptime; tail -qn 2 $logs/events $logs/control-plane.log $logs/etcd.log $logs/apiserver.log $logs/n1*.log 2>/dev/null | cut -c1-300
 done &
 watcher=$!
@@ -40,6 +40,7 @@ for process in $(pgrep -f 'kube kubelet'); do
 done
 cluster stop --name trial n2
 
+kill $watcher
 cluster down --name trial
 [ ! -e "$scope" ]
 [ "$(ls /sys/class/net)" = "$links_before" ]
