@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Any
+
+from modelpier_operator.cluster.complaints import MESSAGE, PODS, Complaints
+from modelpier_operator.decide.facts import Complaint
+
+
+def event(reason: str = "FailedMount", message: str = "no Secret", pod: str = "p") -> dict[str, Any]:
+    about = {"kind": "Pod", "namespace": "team", "name": pod, "uid": f"uid-{pod}"}
+    return {"involvedObject": about, "reason": reason, "message": message}
+
+
+def test_the_newest_of_each_reason_is_kept_and_told_once() -> None:
+    told: list[tuple[str, str]] = []
+    complaints = Complaints(told.append)
+    for message in ("first", "second", "second"):
+        complaints.put(event(message=message))
+    assert complaints.of("uid-p") == (Complaint("FailedMount", "second"),)
+    assert told == [("team", "p")] * 2
+
+
+def test_other_reasons_are_not_kept() -> None:
+    complaints = Complaints(lambda _: None)
+    complaints.put(event("BackOff"))
+    assert complaints.of("uid-p") == ()
+
+
+def test_whoever_writes_many_events_fills_nothing() -> None:
+    complaints = Complaints(lambda _: None)
+    for number in range(PODS + 10):
+        complaints.put(event(pod=str(number), message="x" * 10_000))
+    assert complaints.of("uid-0") == ()
+    [newest] = complaints.of(f"uid-{PODS + 9}")
+    assert len(newest.message) == MESSAGE
