@@ -70,7 +70,7 @@ test-unit: venv ## seconds, no network
 test-control-plane: venv ## against a real API server; no root
 	$(STAGES) cluster-build control-plane
 test-e2e: venv ## on real nodes with the built images
-	$(STAGES) cluster-build e2e
+	$(STAGES) $(if $(LOCAL),cluster-build) e2e
 test-heavy: venv venv-convert ## what `make test` leaves out: torch, long loads
 	$(STAGES) cluster-build heavy
 
@@ -79,8 +79,13 @@ CLUSTER ?= modelpier
 NODES ?= 2
 GPUS ?= 2
 CLUSTERCTL := $(PYTHON) cluster/cluster.py
-# Left empty when the user has a cluster: then nothing local is started or asked.
-LOCAL := $(if $(KUBECONFIG),,local)
+# Empty when the user has a cluster of their own: then nothing local is started or asked. A KUBECONFIG that names the local
+# cluster (after `eval "$$(make -s cluster-env)"`) is no other one.
+ifdef KUBECONFIG
+LOCAL := $(if $(filter $(KUBECONFIG),$(shell $(CLUSTERCTL) kubeconfig --name $(CLUSTER) 2>/dev/null)),local,)
+else
+LOCAL := local
+endif
 
 .PHONY: cluster-build cluster-up cluster-down cluster-status cluster-env
 cluster-build: ## build the local cluster's programs (cached; about 5 minutes of two cores the first time)
@@ -99,13 +104,14 @@ cluster-env: ## lines for eval: KUBECONFIG, kubectl, registry, object storage
 REGISTRY ?=
 # Named by content: a tag never changes what it means, and an unchanged image is neither built nor pulled again.
 ifndef TAG
-TAG := $(shell cat requirements/*.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
+TAG := $(shell cat requirements/operator.txt requirements/server*.txt requirements/build.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
 endif
 export TAG
 NAMESPACE ?= modelpier-system
 HELM_ARGS ?=
-USE_CLUSTER = if [ -n "$(LOCAL)" ]; then eval "$$($(CLUSTERCTL) env --name $(CLUSTER))"; fi
-BUILD_WITH := $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 && echo docker || echo buildah)
+# An assignment of its own: in `eval "$$(...)"` a failure would go unseen, and helm would talk to whatever cluster is current.
+USE_CLUSTER = if [ -n "$(LOCAL)" ]; then variables="$$($(CLUSTERCTL) env --name $(CLUSTER))"; eval "$$variables"; fi
+BUILD_WITH = $(shell command -v docker >/dev/null && docker info >/dev/null 2>&1 && echo docker || echo buildah)
 
 .PHONY: images images-gpu install uninstall generate
 images: ## build the images and put them where the cluster's nodes pull from

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -38,12 +39,16 @@ def make(*targets: str) -> None:
         pytest.fail(f"make {' '.join(targets)} failed:\n{done.stdout[-4000:]}", pytrace=False)
 
 
+FOREIGN = os.environ.get("KUBECONFIG", "")
+"""Somebody's own cluster: nothing local is started, and Modelpier is there by `make images install`."""
+
+
 def why_not() -> str | None:
     """Why no cluster can be had here, and what would help."""
-    if os.environ.get("KUBECONFIG"):
+    if FOREIGN:
         return None
     if os.uname().sysname != "Linux":
-        return "no Linux: set KUBECONFIG to a cluster"
+        return "no Linux: set KUBECONFIG to a cluster in which `make images install` has worked"
     if os.geteuid() != 0:
         return "not root: run `sudo -E make test-e2e`, or set KUBECONFIG to a cluster"
     return None
@@ -54,6 +59,9 @@ def environment() -> Iterator[dict[str, str]]:
     """The variables of `make cluster-env` for a cluster in which Modelpier is installed."""
     if reason := why_not():
         pytest.skip(reason)
+    if FOREIGN:
+        yield {"MODELPIER_KUBECTL": shutil.which("kubectl") or "kubectl", **os.environ}
+        return
     make("cluster-up")
     try:
         make("images", "install")
@@ -75,7 +83,10 @@ def environment() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def world(environment: dict[str, str]) -> World:
     if "MODELPIER_S3_ENDPOINT" not in environment:
-        pytest.skip("the cluster has no object storage that these tests know of: unset KUBECONFIG to use a local one")
+        pytest.skip(
+            "no object storage: set MODELPIER_S3_ENDPOINT, MODELPIER_S3_ACCESS_KEY and MODELPIER_S3_SECRET_KEY to one "
+            "that pods and this machine reach, or unset KUBECONFIG to use a local cluster"
+        )
     store = Store(
         environment["MODELPIER_S3_ENDPOINT"],
         environment["MODELPIER_S3_ACCESS_KEY"],
@@ -166,7 +177,7 @@ def server_image(operator_env: dict[str, str]) -> str:
 @pytest.fixture(scope="session")
 def on_node(world: World) -> Callable[..., None]:
     """Runs a command on a node, as its kernel or its administrator could."""
-    if os.environ.get("KUBECONFIG"):
+    if FOREIGN:
         pytest.skip("nodes of a foreign cluster are not ours to enter: unset KUBECONFIG to use a local one")
 
     def run(node: str, *command: str) -> None:

@@ -45,7 +45,7 @@ def test_without_sudo_the_ways_out_are_named(ordinary_user, monkeypatch):
 
 def test_elsewhere_than_on_debian_the_packages_are_named(monkeypatch):
     monkeypatch.setattr(privilege.shutil, "which", lambda name, path=None: None)
-    with pytest.raises(ClusterError, match="conntrack iproute2 iptables mount openssl runc util-linux"):
+    with pytest.raises(ClusterError, match="conntrack curl iproute2 iptables mount openssl procps runc util-linux"):
         privilege.ensure_packages(Progress(quiet=True), privilege.CLUSTER_PROGRAMS)
 
 
