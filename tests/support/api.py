@@ -237,14 +237,15 @@ class Connection:
             while True:
                 if seen < api.compacted:
                     raise errors.GoneError("too old resource version", status=410)
-                for version, old, new, plural in api.log[max(0, seen - api.compacted) :]:
+                for version, old, new, plural in api.log[seen - api.compacted :]:
                     event = plural == request.plural and _event(old, new, request.namespace, query, version)
+                    seen = version
                     if event:
                         yield event
-                seen = max(seen, api.version)
                 yield {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(seen)}}}
-                news.clear()
-                await news.wait()
+                while seen == api.version:
+                    news.clear()
+                    await news.wait()
         finally:
             api._news.discard(news)
 

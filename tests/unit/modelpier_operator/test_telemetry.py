@@ -43,7 +43,7 @@ def test_gauges_are_read_when_asked_and_labels_are_escaped() -> None:
 
 def test_logs_are_json_with_the_error() -> None:
     try:
-        raise ValueError("broken")
+        raise ValueError("broken")  # noqa: TRY301 - with a traceback
     except ValueError as error:
         info = (ValueError, error, error.__traceback__)
     record = logging.LogRecord("n", logging.ERROR, "f", 1, "it %s", ("failed",), info)

@@ -47,7 +47,7 @@ def test_other_ways_are_refused_by_name(tmp_path: Path, unsupported: str) -> Non
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AccessError, match="cluster.server is missing"):
+    with pytest.raises(AccessError, match=r"cluster\.server is missing"):
         find(kubeconfig(tmp_path, {"token": "t"}, {}))
     with pytest.raises(AccessError, match="cannot be read"):
         find({"KUBECONFIG": str(tmp_path / "nowhere")})
