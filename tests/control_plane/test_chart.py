@@ -12,7 +12,7 @@ import yaml
 
 from modelpier_cluster import ClusterError, ControlPlane
 from modelpier_cluster.build import KUBE, programs
-from support.helm import CHART, MISSING, Helm, find_helm
+from support.helm import CHART, MISSING, REGISTRY, Helm, find_helm
 
 VALUES = Path(__file__).resolve().parents[1] / "unit" / "charts" / "values"
 SYSTEM = "modelpier-system"
@@ -71,7 +71,9 @@ def helm(control_plane: ControlPlane, tmp_path: Path) -> Helm:
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in VALUES.glob("*.yaml")))
 def test_the_server_accepts_what_is_rendered(case: str, helm: Helm, control_plane: ControlPlane) -> None:
-    rendered = helm("template", "modelpier", str(CHART), "-n", SYSTEM, "--values", str(VALUES / f"{case}.yaml"))
+    rendered = helm(
+        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--values", str(VALUES / f"{case}.yaml")
+    )
     # Strict: an unknown field is an error, not a warning. For pods admission asks for an account: see below.
     manifests = [m for m in yaml.safe_load_all(rendered) if m and m["kind"] != "Pod"]
     answer = control_plane.kubectl(
@@ -86,7 +88,7 @@ def get(control_plane: ControlPlane, *what: str) -> Any:
 
 @pytest.fixture
 def installed(helm: Helm) -> Iterator[Helm]:
-    helm("install", "modelpier", str(CHART), "-n", SYSTEM)
+    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM)
     yield helm
     helm.run("uninstall", "modelpier", "-n", SYSTEM)
 
@@ -96,7 +98,9 @@ def test_pods_are_admitted_under_restricted(installed: Helm, control_plane: Cont
     pod = {"apiVersion": "v1", "kind": "Pod", **template}
     pod["metadata"] |= {"name": "probe", "namespace": SYSTEM}
     control_plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
-    rendered = installed("template", "modelpier", str(CHART), "-n", SYSTEM, "-s", "templates/tests/ready.yaml")
+    rendered = installed(
+        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "-s", "templates/tests/ready.yaml"
+    )
     hook = yaml.safe_load(rendered)
     del hook["metadata"]["annotations"]
     hook["spec"]["serviceAccountName"] = "modelpier-operator"  # nobody makes the namespace's default account here
@@ -110,7 +114,7 @@ def test_an_upgrade_changes_what_was_asked_and_nothing_else(installed: Helm, con
         return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items}
 
     before = generations()
-    installed("upgrade", "modelpier", str(CHART), "-n", SYSTEM, "--set", "operator.logLevel=DEBUG")
+    installed("upgrade", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--set", "operator.logLevel=DEBUG")
     after = generations()
     assert before.keys() == after.keys()
     assert {name for name in after if after[name] != before[name]} == {"Deployment/modelpier-operator"}
@@ -122,7 +126,7 @@ def test_an_upgrade_brings_the_crds_up_to_date(installed: Helm, control_plane: C
     """As after an upgrade from a chart whose CRD did not have the short name yet."""
     patch = '[{"op": "remove", "path": "/spec/names/shortNames"}]'
     control_plane.kubectl("patch", "crd/modeldeployments.modelpier.dev", "--type=json", "-p", patch)
-    installed("upgrade", "modelpier", str(CHART), "-n", SYSTEM, "--server-side=true", "--force-conflicts")
+    installed("upgrade", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--server-side=true", "--force-conflicts")
     names = get(control_plane, "crd/modeldeployments.modelpier.dev")["spec"]["names"]
     assert names["shortNames"] == ["md"]
 
@@ -130,7 +134,7 @@ def test_an_upgrade_brings_the_crds_up_to_date(installed: Helm, control_plane: C
 def test_uninstalling_keeps_the_models_and_reinstalling_takes_them_over(
     helm: Helm, control_plane: ControlPlane
 ) -> None:
-    helm("install", "modelpier", str(CHART), "-n", SYSTEM)
+    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM)
     control_plane.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.modelpier.dev")
     control_plane.kubectl("apply", "-f", "-", stdin=MODEL)
     uid = get(control_plane, "md/kept")["metadata"]["uid"]
@@ -140,7 +144,7 @@ def test_uninstalling_keeps_the_models_and_reinstalling_takes_them_over(
     left = get(control_plane, "-n", SYSTEM, "deployments,services,serviceaccounts,roles,rolebindings")["items"]
     assert [item["metadata"]["name"] for item in left] == []
     assert not [r for r in get(control_plane, "clusterroles")["items"] if "modelpier" in r["metadata"]["name"]]
-    helm("install", "modelpier", str(CHART), "-n", SYSTEM)
+    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM)
     assert get(control_plane, "md/kept")["metadata"]["uid"] == uid
     helm("uninstall", "modelpier", "-n", SYSTEM)
     control_plane.kubectl("delete", "md/kept")
@@ -155,7 +159,7 @@ def test_owners_of_three_namespaces_install_it_there(helm: Helm, control_plane: 
         binding = ("rolebinding", "owner", "-n", namespace, "--clusterrole=everything", "--user=owner")
         control_plane.kubectl("create", *binding)
     own = ("--kube-as-user", "owner", "-n", SYSTEM)
-    helm("install", "modelpier", str(CHART), *own, "--values", str(VALUES / "namespaced.yaml"))
+    helm("install", "modelpier", str(CHART), *REGISTRY, *own, "--values", str(VALUES / "namespaced.yaml"))
     helm("uninstall", "modelpier", *own)
 
 

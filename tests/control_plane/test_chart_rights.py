@@ -23,7 +23,7 @@ from modelpier_cluster.audit import recording
 from modelpier_cluster.build import KUBE, programs
 from modelpier_cluster.guarded import free_ports
 from modelpier_cluster.progress import wait_for
-from support.helm import CHART, MISSING, Helm, find_helm
+from support.helm import CHART, MISSING, REGISTRY, Helm, find_helm
 
 SYSTEM = "modelpier-system"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:modelpier-operator"
@@ -63,7 +63,9 @@ def control_plane() -> Iterator[ControlPlane]:
 
 def environment(helm: Helm, *values: str) -> dict[str, str]:
     """Of the operator's container, as the chart sets it."""
-    rendered = helm("template", "modelpier", str(CHART), "-n", SYSTEM, "-s", "templates/deployment.yaml", *values)
+    rendered = helm(
+        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "-s", "templates/deployment.yaml", *values
+    )
     (container,) = yaml.safe_load(rendered)["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable.get("value", SYSTEM) for variable in container["env"]}
 
@@ -84,7 +86,7 @@ def operator(control_plane: ControlPlane, folder: Path, *values: str) -> Iterato
     assert program
     helm = Helm(program, folder, str(control_plane.kubeconfig))
     values = ("--set", "crds.install=false", *values)
-    helm("install", "modelpier", str(CHART), "-n", SYSTEM, "--create-namespace", *values)
+    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--create-namespace", *values)
     (port,) = free_ports(1)
     env = {"PATH": os.environ["PATH"], **environment(helm, *values), "MODELPIER_HTTP_PORT": str(port)}
     env["KUBECONFIG"] = str(kubeconfig(control_plane, folder / "kubeconfig"))

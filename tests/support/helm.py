@@ -13,6 +13,8 @@ from modelpier_cluster.errors import ClusterError
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "modelpier"
+REGISTRY = ("--values", str(Path(__file__).with_name("registry.yaml")))
+"""The one value without a default; a test's own values come later and win."""
 MISSING = "no helm: `make cluster-build` builds one, or set MODELPIER_HELM"
 
 

@@ -43,7 +43,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "modelpier.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $missing := "image.registry: say where the images are that `make images REGISTRY=...` has pushed, as in --set image.registry=registry.example.com/team" -}}
+{{- trimSuffix "/" (required $missing $root.Values.image.registry) }}/
 {{- $image.repository }}:{{ default $root.Chart.AppVersion $image.tag -}}
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end -}}

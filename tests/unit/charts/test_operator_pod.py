@@ -28,8 +28,8 @@ def settings(manifests: list[Manifest]) -> Settings:
 
 def test_defaults(render: Render) -> None:
     assert settings(render()) == Settings(
-        server_image="ghcr.io/modelpier/modelpier-server:0.1.0",
-        server_image_gpu="ghcr.io/modelpier/modelpier-server-gpu:0.1.0",
+        server_image="registry.example.com/modelpier/modelpier-server:0.1.0",
+        server_image_gpu="registry.example.com/modelpier/modelpier-server-gpu:0.1.0",
         operator_namespace="modelpier-system",
         plan_key_secret="modelpier-operator-plan-key",
         lease_name="modelpier-operator",
@@ -68,12 +68,12 @@ def test_listed_namespaces(render: Render) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reference"),
     [
-        ([], "ghcr.io/modelpier/modelpier-operator:0.1.0"),
-        (["--set", "image.registry=", "--set", "operator.image.tag=dev"], "modelpier-operator:dev"),
+        ([], "registry.example.com/modelpier/modelpier-operator:0.1.0"),
+        (["--set", "operator.image.tag=dev"], "registry.example.com/modelpier/modelpier-operator:dev"),
         (["--set", "image.registry=198.51.100.1:5000/"], "198.51.100.1:5000/modelpier-operator:0.1.0"),
         (
             ["--set", f"operator.image.digest=sha256:{'a' * 64}"],
-            f"ghcr.io/modelpier/modelpier-operator:0.1.0@sha256:{'a' * 64}",
+            f"registry.example.com/modelpier/modelpier-operator:0.1.0@sha256:{'a' * 64}",
         ),
     ],
 )

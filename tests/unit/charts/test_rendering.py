@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.helm import CHART, ROOT, Helm
+from support.helm import CHART, REGISTRY, ROOT, Helm
 
 from .conftest import VALUES, Render
 
@@ -34,7 +34,7 @@ def test_renders_as_expected(case: str, template: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_lint_has_nothing_to_say(case: str, helm: Helm) -> None:
-    done = helm.run("lint", "--strict", str(CHART), "--values", str(VALUES / f"{case}.yaml"))
+    done = helm.run("lint", "--strict", str(CHART), *REGISTRY, "--values", str(VALUES / f"{case}.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -60,13 +60,15 @@ def test_crds_can_go_with_the_release(render: Render) -> None:
 
 
 def test_notes_name_a_watched_namespace(helm: Helm) -> None:
-    done = helm.run("install", "modelpier", str(CHART), "--dry-run=client", "--set", "watchNamespaces={team-a}")
+    done = helm.run(
+        "install", "modelpier", str(CHART), *REGISTRY, "--dry-run=client", "--set", "watchNamespaces={team-a}"
+    )
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:")[2]
     assert "kubectl apply -n team-a" in notes
 
 
 def test_old_kubernetes_is_refused(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), "--kube-version", "1.32.9")
+    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--kube-version", "1.32.9")
     assert done.returncode != 0
     assert "1.33" in done.stderr

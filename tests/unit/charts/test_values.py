@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.helm import CHART, Helm
+from support.helm import CHART, REGISTRY, Helm
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TEXT = (CHART / "values.yaml").read_text()
@@ -68,18 +68,24 @@ def test_every_value_has_a_comment() -> None:
     ],
 )
 def test_a_bad_value_is_named(assignment: str, message: str, helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), "--set", assignment)
+    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", assignment)
     assert done.returncode != 0
     assert re.search(message, done.stderr), done.stderr
 
 
 def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), "--set", "serviceAccount.create=false")
+    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", "serviceAccount.create=false")
     assert done.returncode != 0
     assert "serviceAccount.name: must be set" in done.stderr
 
 
 def test_a_leader_gives_up_before_another_one_may_begin(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), "--set", "operator.leaderElection.renewDeadline=15")
+    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", "operator.leaderElection.renewDeadline=15")
     assert done.returncode != 0
     assert "operator.leaderElection.renewDeadline: must be less than leaseDuration" in done.stderr
+
+
+def test_the_registry_has_no_default(helm: Helm) -> None:
+    done = helm.run("template", "modelpier", str(CHART))
+    assert done.returncode != 0
+    assert "image.registry: say where the images are" in done.stderr
