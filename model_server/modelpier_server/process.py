@@ -34,10 +34,6 @@ from modelpier_server.transport import App, Router, Server, inference_app, serve
 
 EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
-KEEP_ALIVE_SHARE = 0.5
-"""Of the time of accepting: after it answers say `Connection: close`, so that clients with open connections have moved
-on, to servers that the endpoints by then name, before this one stops listening.
-"""
 LAST_ANSWERS = 1.0
 """Seconds that requests to the admin port get at the end."""
 
@@ -139,10 +135,8 @@ class Process:
     async def _drain(self) -> None:
         self._follower.drain()
         inference, *others = self._servers
-        accept = self._settings.drain_accept
-        await asyncio.sleep(accept * KEEP_ALIVE_SHARE)
-        inference.begin_close()
-        await asyncio.sleep(accept * (1 - KEEP_ALIVE_SHARE))
+        inference.begin_close()  # at once: who uses a kept connection all the time has moved on when listening ends
+        await asyncio.sleep(self._settings.drain_accept)
         if not await inference.stop(self._settings.drain_limit):
             log.warning("requests were still running at the end", extra={"seconds": self._settings.drain_limit})
         for server in others:

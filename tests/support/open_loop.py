@@ -1,8 +1,9 @@
 """Open-loop load from a process of its own: requests start at their times, whatever has become of those before.
 
-`python open_loop.py URL BODY_FILE RATE SECONDS [--until-unready DELAY]` prints one JSON object. Every second request
+`python open_loop.py URL BODY_FILE RATE SECONDS [--until-unready DELAY [--move-to HOST:PORT]]` prints one JSON object. Every second request
 comes over a kept connection, the others over new ones; nothing is ever tried again. With --until-unready it goes on
 until readiness turns away, and DELAY seconds longer, as requests do until endpoints have spread through a cluster.
+With --move-to it does not end then: new connections go to the other server, kept ones are used until they are closed.
 """
 
 from __future__ import annotations
@@ -39,15 +40,20 @@ class Load:
     late: float = 0.0
 
     def worker(self) -> None:
-        kept = http.client.HTTPConnection(self.host, timeout=30)
+        kept = self._connection()
         while (turn := self._turn()) is not None:
             if turn % 2:
+                if kept.sock is None:  # the last answer said so
+                    kept = self._connection()
                 self._request(kept, turn)
             else:
-                fresh = http.client.HTTPConnection(self.host, timeout=30)
+                fresh = self._connection()
                 self._request(fresh, turn)
                 fresh.close()
         kept.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, timeout=30)
 
     def _turn(self) -> int | None:
         with self.lock:
@@ -81,7 +87,7 @@ class Load:
                 self.errors.append(error)
 
 
-def watch_readiness(load: Load, delay: float) -> None:
+def watch_readiness(load: Load, delay: float, move_to: str | None) -> None:
     """Every 100 ms over a new connection, as a kubelet would."""
     while time.monotonic() < load.end:
         connection = http.client.HTTPConnection(load.host, timeout=5)
@@ -93,9 +99,13 @@ def watch_readiness(load: Load, delay: float) -> None:
         finally:
             connection.close()
         if not ready:
-            load.end = min(load.end, time.monotonic() + delay)
-            return
+            break
         time.sleep(0.1)
+    if move_to is None:
+        load.end = min(load.end, time.monotonic() + delay)
+    else:
+        time.sleep(delay)
+        load.host = move_to
 
 
 def main() -> None:
@@ -105,12 +115,13 @@ def main() -> None:
     flags.add_argument("rate", type=float)
     flags.add_argument("seconds", type=float)
     flags.add_argument("--until-unready", type=float)
+    flags.add_argument("--move-to")
     given = flags.parse_args()
     url = urllib.parse.urlsplit(given.url)
     load = Load(url.netloc, url.path, given.body.read_bytes(), 1 / given.rate, time.monotonic() + given.seconds)
     threads = [threading.Thread(target=load.worker) for _ in range(WORKERS)]
     if given.until_unready is not None:
-        threads.append(threading.Thread(target=watch_readiness, args=(load, given.until_unready)))
+        threads.append(threading.Thread(target=watch_readiness, args=(load, given.until_unready, given.move_to)))
     print("started", flush=True)
     for thread in threads:
         thread.start()

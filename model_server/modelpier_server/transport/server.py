@@ -23,8 +23,8 @@ from modelpier_server.transport.router import Handler, Router
 
 SWEEP_INTERVAL = 0.5
 """Seconds between looks for connections that take too long; also the resolution of all of a connection's times."""
-IDLE_GRACE = 1.0
-"""Seconds that an idle connection is kept open at the end: its next request may be on its way."""
+QUIET = 2.0
+"""Seconds without any request after which, at the end, connections that are still open count as abandoned."""
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("modelpier_server.access")
@@ -76,26 +76,41 @@ class Server:
         self.closing = True
 
     async def stop(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled
-        """Listens no longer, answers what has come, closes. Whether all was answered within `timeout` seconds."""
+        """Listens no longer, answers what has come, closes. Whether all was answered within `timeout` seconds.
+
+        Who holds an idle connection has not been told to go, and its next request may be on its way. So none is closed
+        before it has answered once more, until no request has come on any of them for QUIET seconds: the last ones
+        are used as seldom as that, after the whole time of accepting without any use.
+        """
         self.begin_close()
         if self._listener is not None:
             self._listener.close()
-        end = self.clock() + timeout
-        while self.connections and self.clock() < end:
-            self._tick()
-            self._close_idle()
+        start = active = self.clock()
+        held = len(self.connections)
+        while self.connections and self.now < start + timeout:
             await asyncio.sleep(0.05)
+            self._tick()
+            if self._in_use() or len(self.connections) != held:  # a quick request shows in its connection's end alone
+                active, held = self.now, len(self.connections)
+            elif self.now - active > QUIET:
+                break
+        return await self._close_all()
+
+    def _in_use(self) -> bool:
+        return any(connection.phase is not Phase.IDLE for connection in self.connections)
+
+    async def _close_all(self) -> bool:
+        """Whether nothing was owed."""
         lost = self.unanswered
         for connection in list(self.connections):
-            connection.abort()
+            if connection.phase is Phase.IDLE:
+                connection.close_idle()
+            else:
+                connection.abort()
+        await asyncio.sleep(0)  # sockets are closed by callbacks
         if self._sweeper is not None:
             self._sweeper.cancel()
         return not lost
-
-    def _close_idle(self) -> None:
-        for connection in list(self.connections):
-            if connection.phase is Phase.IDLE and self.now - connection.since > IDLE_GRACE:
-                connection.close_idle()
 
     # ------------------------------------------------------------------------------------------ connections
     def admit(self, connection: Connection) -> bool:
