@@ -20,6 +20,8 @@ _OPSET_IMPORT, _DOMAIN = 8, 1
 # Wire types of Protocol Buffers, "Encoding".
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LARGEST_IMPORT = 1 << 12
+_MOST_FIELDS = 1 << 16
+"""Of one message: a file that is no model could otherwise keep the reader busy, byte after byte."""
 
 
 def wanted(file: Path) -> bool:
@@ -49,10 +51,14 @@ def library() -> str:
 
 def _fields(source: BinaryIO, end: int, wanted_number: int) -> list[bytes]:
     """Values of one field of bytes of the message that ends at `end`. Raises ValueError for what is no message."""
-    found = []
-    while source.tell() < end:
+    found: list[bytes] = []
+    for _ in range(_MOST_FIELDS):
+        if source.tell() >= end:
+            return found
         key = _varint(source)
         number, wire_type = key >> 3, key & 7
+        if not number:
+            raise ValueError("a field without a number")
         if wire_type == _VARINT:
             _varint(source)
             continue
@@ -63,7 +69,7 @@ def _fields(source: BinaryIO, end: int, wanted_number: int) -> list[bytes]:
             found.append(source.read(length))
         else:
             source.seek(length, os.SEEK_CUR)
-    return found
+    raise ValueError("more fields than a model has")
 
 
 def _varint(source: BinaryIO) -> int:

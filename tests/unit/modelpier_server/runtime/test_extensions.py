@@ -80,3 +80,12 @@ def test_what_is_no_model_is_left_to_onnx_runtime(tmp_path: Path, content: bytes
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert not extensions.wanted(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\x08\x01"], ids=["zeros", "small fields without end"])
+def test_a_large_file_that_is_no_model_is_given_up_early(tmp_path: Path, filler: bytes) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(filler * (1 << 25))
+    with file.open("rb") as source, pytest.raises(ValueError, match=r"without a number|more fields"):
+        extensions._fields(source, file.stat().st_size, 8)
+    assert not extensions.wanted(file)
