@@ -6,7 +6,7 @@ termination messages; the server follows. Nothing here imports anything of eithe
 A *plan* names the revisions that a pod holds. Its identity is (owner uid, generation): generations only grow, so that
 a pod can tell a late plan from a new one whichever way it came (mounted ConfigMap or push). It is signed with the
 operator's Ed25519 key (RFC 8032), because a ConfigMap can be edited by people who may not decide what a model server
-runs.
+runs. It names its pod set too: the signed plan of one set, copied into another's ConfigMap, is refused there.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ ENV_PLAN_PUBLIC_KEY = "MODELPIER_PLAN_PUBLIC_KEY"
 """Raw 32-byte Ed25519 public key, base64."""
 ENV_OWNER_UID = "MODELPIER_OWNER_UID"
 """Plans of any other owner are refused."""
+ENV_POD_SET = "MODELPIER_POD_SET"
+"""Plans for any other pod set are refused; unset: whatever set a plan names is taken."""
+ENV_DRAIN_LIMIT = "MODELPIER_DRAIN_LIMIT"
+"""Seconds that requests in flight get after DRAIN_ACCEPT_SECONDS: the longest request may take so long. Unset:
+DRAIN_LIMIT_SECONDS."""
 ENV_MODEL_DIR = "MODELPIER_MODEL_DIR"
 ENV_MODEL_STORAGE = "MODELPIER_MODEL_STORAGE"
 """Bytes that MODEL_DIR may hold: a larger model is refused with DISK_FULL before the kubelet would evict the pod."""
@@ -76,7 +81,7 @@ else; its termination message is a `Failure`."""
 DRAIN_ACCEPT_SECONDS = 5.0
 """After SIGTERM a server goes on accepting for so long: endpoints take time to propagate."""
 DRAIN_LIMIT_SECONDS = 30.0
-"""Requests in flight get so much time after that."""
+"""Requests in flight get at least so much time after that; more where ENV_DRAIN_LIMIT says so."""
 
 URI_SCHEMES = ("file", "pvc", "http", "https", "s3", "hf")
 
@@ -180,6 +185,8 @@ class Plan:
     owner_uid: str
     generation: int
     models: tuple[PlannedModel, ...]
+    pod_set: str = ""
+    """Name of the pod set that it is for; empty: of none, for a server that was started by hand."""
 
     def encode(self) -> bytes:
         """Canonical JSON: sorted keys, no blanks. Equal plans have equal bytes."""
@@ -193,6 +200,7 @@ class Plan:
             owner_uid=_text(data, "owner_uid", "plan"),
             generation=_whole(data, "generation", "plan", low=1),
             models=tuple(_model(m, f"plan.models[{i}]") for i, m in enumerate(_array(data, "models", "plan"))),
+            pod_set="" if data.get("pod_set", "") == "" else _text(data, "pod_set", "plan"),
         )
 
 

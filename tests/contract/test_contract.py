@@ -126,6 +126,15 @@ def test_equal_plans_have_equal_bytes() -> None:
     assert Plan("o", 1, (model,)).encode() == Plan("o", 1, (other,)).encode()
 
 
+def test_a_plan_names_its_pod_set_or_none() -> None:
+    for pod_set in ("", "m-0123456789-1"):
+        assert Plan.decode(Plan("o", 1, (), pod_set).encode()).pod_set == pod_set
+    assert Plan.decode('{"owner_uid": "o", "generation": 1, "models": []}').pod_set == ""
+    for wrong in ("0", "null", "[]"):
+        with pytest.raises(ContractError, match=r"plan\.pod_set"):
+            Plan.decode(f'{{"owner_uid": "o", "generation": 1, "models": [], "pod_set": {wrong}}}')
+
+
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(p for key, inner in items for p in _paths(inner, (*path, key)))]

@@ -40,7 +40,7 @@ def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys:
     """
     text = _text(pod_set)
     live = _generation(text)
-    plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),))
+    plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),), pod_set.name)
     raw = _encoded(plan)
     if not live or raw.decode() != text:
         plan = replace(plan, generation=_next(live, pod_set.pods, now))

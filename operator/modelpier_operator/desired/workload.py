@@ -10,6 +10,7 @@ from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.decide.goals import Goal
 from modelpier_operator.desired.metadata import metadata
 from modelpier_operator.desired.volumes import PLAN
+from modelpier_server import contract
 
 
 def deployment(md: Manifest, goal: Goal, progress_deadline: int) -> dict[str, Any]:
@@ -33,7 +34,15 @@ def deployment(md: Manifest, goal: Goal, progress_deadline: int) -> dict[str, An
 def _template(frozen: Mapping[str, Any], set_labels: Mapping[str, str], plan: str) -> dict[str, Any]:
     spec, described = frozen["spec"], frozen["metadata"]
     volumes = [{**v, "configMap": {"name": plan}} if v["name"] == PLAN else v for v in spec["volumes"]]
+    pod_set = set_labels[names.LABEL_POD_SET]
+    containers = [_told(c, pod_set) if c["name"] == names.CONTAINER else c for c in spec["containers"]]
     return {
         "metadata": {**described, "labels": {**described["labels"], **set_labels}},
-        "spec": {**spec, "volumes": volumes},
+        "spec": {**spec, "containers": containers, "volumes": volumes},
     }
+
+
+def _told(container: Mapping[str, Any], pod_set: str) -> dict[str, Any]:
+    """Which set it is of: the server refuses the plan of another one, rightly signed as it may be."""
+    env = [entry for entry in container.get("env") or () if entry["name"] != contract.ENV_POD_SET]
+    return {**container, "env": [*env, {"name": contract.ENV_POD_SET, "value": pod_set}]}

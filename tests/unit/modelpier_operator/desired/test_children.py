@@ -9,6 +9,7 @@ import pytest
 from modelpier_operator import names
 from modelpier_operator.decide.facts import Observed, Ref
 from modelpier_operator.judge import judge
+from modelpier_server import contract
 from support.builders import KEYS, T0, at, md, of_kind, settings
 
 
@@ -67,6 +68,15 @@ def test_pods_mount_the_plan_of_their_set() -> None:
     (deployment,), (plan,) = of_kind(made, "Deployment"), of_kind(made, "ConfigMap")
     volumes = deployment["spec"]["template"]["spec"]["volumes"]
     assert next(v for v in volumes if v["name"] == "plan")["configMap"]["name"] == plan["metadata"]["name"]
+
+
+def test_pods_and_their_plan_name_the_same_pod_set() -> None:
+    made = children()
+    (deployment,), (config,) = of_kind(made, "Deployment"), of_kind(made, "ConfigMap")
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    told = {e["name"]: e.get("value") for e in server["env"]}
+    plan = contract.Plan.decode(config["data"][contract.PLAN_KEY])
+    assert plan.pod_set == told[contract.ENV_POD_SET] == deployment["metadata"]["name"]
 
 
 @pytest.mark.parametrize("length", [1, 40, 63])
