@@ -32,10 +32,12 @@ def test_no_request_is_lost_under_load(tmp_path: Path, identity: Path, load: Loa
 
 
 def test_no_request_is_lost_through_the_end_of_listening(tmp_path: Path, identity: Path, load: Load) -> None:
-    """Kept connections are used every two seconds or so; new ones go elsewhere before listening ends, as endpoints do.
-    """
+    """Kept connections are used every two seconds or so; new ones go elsewhere before it ends, as endpoints do."""
     other = server(tmp_path / "other", "--model", f"m={identity}")
-    with other as next_one, server(tmp_path / "s", "--model", f"m={identity}", "--drain-accept-seconds", "2") as running:
+    with (
+        other as next_one,
+        server(tmp_path / "s", "--model", f"m={identity}", "--drain-accept-seconds", "2") as running,
+    ):
         running.wait_ready()
         next_one.wait_ready()
         move = f"127.0.0.1:{next_one.port}"

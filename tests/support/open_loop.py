@@ -1,9 +1,10 @@
 """Open-loop load from a process of its own: requests start at their times, whatever has become of those before.
 
-`python open_loop.py URL BODY_FILE RATE SECONDS [--until-unready DELAY [--move-to HOST:PORT]]` prints one JSON object. Every second request
-comes over a kept connection, the others over new ones; nothing is ever tried again. With --until-unready it goes on
-until readiness turns away, and DELAY seconds longer, as requests do until endpoints have spread through a cluster.
-With --move-to it does not end then: new connections go to the other server, kept ones are used until they are closed.
+`python open_loop.py URL BODY_FILE RATE SECONDS [--until-unready DELAY [--move-to HOST:PORT]]` prints one JSON
+object. Every second request comes over a kept connection, the others over new ones; nothing is ever tried again. With
+--until-unready it goes on until readiness turns away, and DELAY seconds longer, as requests do until endpoints have
+spread through a cluster. With --move-to it does not end then: new connections go to the other server, kept ones are
+used until they are closed.
 """
 
 from __future__ import annotations

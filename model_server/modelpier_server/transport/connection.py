@@ -171,8 +171,7 @@ class Connection(asyncio.Protocol):
             return
         self._body.append(body)
         self._size += len(body)
-        if exchange.limit:
-            self._hold(exchange, len(body))
+        self._hold(exchange, len(body))
 
     def on_message_complete(self) -> None:
         exchange, body = self._exchange, self._body
@@ -196,16 +195,19 @@ class Connection(asyncio.Protocol):
             self._too_large(exchange)
 
     def _hold(self, exchange: Exchange, size: int) -> None:
-        server = self._server
-        exchange.held += size
-        server.buffered += size
-        if self._size > exchange.limit:
+        if self._size > exchange.limit > 0:
             self._too_large(exchange)
-        elif server.buffered > server.limits.max_buffered_bytes:
-            self.reject(exchange, Unavailable("the bodies of all requests together take too much memory; try again"))
+            return
+        try:
+            self._server.hold(exchange, exchange.held + size)
+        except Unavailable as error:
+            self.reject(exchange, error)
 
     def _too_large(self, exchange: Exchange) -> None:
-        self.reject(exchange, PayloadTooLarge(f"body: more than the {exchange.limit} bytes that are taken here"))
+        text = f"body: more than the {exchange.limit} bytes that are taken here"
+        if exchange.limit == self._server.limits.max_buffered_bytes:
+            text += ", all that this server's memory allows for bodies; a higher memory limit allows more"
+        self.reject(exchange, PayloadTooLarge(text))
 
     def _expect(self, exchange: Exchange, value: bytes) -> None:
         if value.lower() != b"100-continue":

@@ -18,7 +18,7 @@ class HttpLimits:
     max_pipelined: int = 16
     """Unanswered requests of one connection; no more is read of it before one is answered."""
     max_buffered_bytes: int = 1024 * 1024 * 1024
-    """Large bodies of all connections together."""
+    """Bodies of all connections together, inflated where they are compressed; a single one is never larger either."""
     header_timeout: float = 15.0
     """From the first byte of a request to the end of its headers."""
     body_grace: float = 20.0

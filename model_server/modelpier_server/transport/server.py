@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from modelpier_server.errors import InferenceFailed, ServerError
+from modelpier_server.errors import InferenceFailed, ServerError, Unavailable
 from modelpier_server.protocol.http import Response
-from modelpier_server.protocol.inflate import inflate
+from modelpier_server.protocol.inflate import Inflation
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import wire
 from modelpier_server.transport.connection import Connection, Phase
@@ -142,13 +142,16 @@ class Server:
 
     # ------------------------------------------------------------------------------------------ requests
     def body_limit(self, exchange: Exchange) -> int:
-        """Bytes that the route takes; answers the exchange where there is no such route or model."""
+        """Bytes that the route takes, within what all bodies together may; answers the exchange where there is no such
+        route or model.
+        """
         if not self._route(exchange):
             return 0
         assert exchange.match is not None
         ask = exchange.match.route.body_limit
         try:
-            return ask(exchange) if ask is not None else self.limits.max_body_bytes
+            limit = ask(exchange) if ask is not None else self.limits.max_body_bytes
+            return min(limit, self.limits.max_buffered_bytes)
         except ServerError as error:
             exchange.connection.reject(exchange, error)
             return 0
@@ -200,16 +203,29 @@ class Server:
 
     async def _inflate(self, exchange: Exchange, encoding: str) -> None:
         """In a thread: zlib releases the GIL, and a small body may become a large one."""
-        limit = exchange.limit or self.body_limit(exchange)
+        exchange.limit = exchange.limit or self.body_limit(exchange)
         if exchange.answered:
             return
         try:
-            exchange.body = await asyncio.to_thread(inflate, exchange.body, encoding, limit)
+            inflation = Inflation(exchange.body, encoding, exchange.limit)
+            packed, done = exchange.held, False
+            while not done:
+                done = await asyncio.to_thread(inflation.step)
+                self.hold(exchange, packed + len(inflation.plain))
         except ServerError as error:
             exchange.fail(error)
             return
+        exchange.body = inflation.plain
+        self.hold(exchange, len(inflation.plain))
         exchange.work = None
         self._handle(exchange)
+
+    def hold(self, exchange: Exchange, size: int) -> None:
+        """Notes that the exchange keeps `size` bytes of body in memory. Raises Unavailable beyond what all may."""
+        self.buffered += size - exchange.held
+        exchange.held = size
+        if self.buffered > self.limits.max_buffered_bytes:
+            raise Unavailable("the bodies of all requests together take too much memory; try again")
 
     def _spawn(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

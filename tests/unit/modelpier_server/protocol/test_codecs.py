@@ -22,7 +22,7 @@ from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.protocol.http import Response
 from modelpier_server.protocol.infer_request import decode
 from modelpier_server.protocol.infer_response import encode
-from modelpier_server.protocol.inflate import inflate
+from modelpier_server.protocol.inflate import STEP, Inflation
 from modelpier_server.protocol.signature import Signature
 
 NUMBERS = [name for name, datatype in DATATYPES.items() if datatype.json in {int, float, bool}]
@@ -140,11 +140,30 @@ def test_depth_is_seen_through_blanks() -> None:
     assert elements.depth_of(msgspec.Raw(b"1")) == 0
 
 
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    inflation, size = Inflation(body, encoding, limit), 0
+    while not inflation.step():
+        assert len(inflation.plain) <= size + STEP
+        size = len(inflation.plain)
+    return bytes(inflation.plain)
+
+
 def test_inflating_stops_at_the_limit() -> None:
     bomb = zlib.compress(b"\0" * 10_000_000)
     with pytest.raises(PayloadTooLarge):
         inflate(bomb, "deflate", 1000)
     assert len(inflate(bomb, "deflate", 10_000_000)) == 10_000_000
+
+
+@pytest.mark.parametrize("size", [0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP])
+@pytest.mark.parametrize("window", [31, zlib.MAX_WBITS, -zlib.MAX_WBITS])
+def test_inflating_by_steps_gives_the_same_bytes(size: int, window: int) -> None:
+    plain = np.random.default_rng(1).integers(0, 4, size, np.uint8).tobytes()
+    squeeze = zlib.compressobj(wbits=window)
+    packed = squeeze.compress(plain) + squeeze.flush()
+    assert inflate(packed, "gzip" if window == 31 else "deflate", max(size, 1)) == plain
+    with pytest.raises(InvalidRequest):
+        inflate(packed[:-1], "gzip" if window == 31 else "deflate", size + 1)
 
 
 def test_retry_after_is_a_whole_second_at_least() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -272,6 +273,53 @@ async def test_all_bodies_together_are_bounded(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         await until(lambda: state.server.buffered == 0)
+
+
+async def test_inflated_bodies_count(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_buffered_bytes=8_000_000)) as state:
+        bombs = gzip.compress(GOOD + b" " * 3_000_000)
+        assert len(bombs) < 10_000
+        first, *others = [await state.client() for _ in range(4)]
+        await first.send(request_bytes("POST", INFER, bombs, {"Content-Encoding": "gzip"}))
+        await until(lambda: served.in_flight == 1)
+        assert state.server.buffered == len(GOOD) + 3_000_000
+        await others[0].send(request_bytes("POST", INFER, bombs, {"Content-Encoding": "gzip"}))
+        await until(lambda: served.in_flight == 2)
+        answer = await others[1].request("POST", INFER, bombs, {"Content-Encoding": "gzip"})
+        assert answer.status == 503
+        assert (await others[1].request("GET", "/v2/health/live")).status == 200
+        session.gate.set()
+        assert (await first.answer()).status == (await others[0].answer()).status == 200
+        await until(lambda: state.server.buffered == 0)
+        assert (await others[1].request("POST", INFER, bombs, {"Content-Encoding": "gzip"})).status == 200
+
+
+async def test_small_bodies_count(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_buffered_bytes=20_000)) as state:
+        body = GOOD.ljust(9000)
+        clients = [await state.client() for _ in range(3)]
+        for index, client in enumerate(clients[:2]):
+            await client.send(request_bytes("POST", INFER, body))
+            await until(lambda index=index: served.in_flight == index + 1)
+        assert (await clients[2].request("POST", INFER, body)).status == 503
+        session.gate.set()
+        for client in clients[:2]:
+            assert (await client.answer()).status == 200
+        assert state.server.buffered == 0
+
+
+async def test_a_body_that_memory_never_allows_is_413(tmp_path: Path) -> None:
+    """Whatever the model's own limit is: 503 would be tried again for ever."""
+    limits = HttpLimits(max_buffered_bytes=100_000)
+    async with running(servable(onnx_models.identity(), tmp_path), limits=limits) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, b"", {"Content-Length": 100_001}))
+        answer = await client.answer()
+        assert answer.status == 413
+        assert "100000 bytes" in answer.error
+        assert "memory" in answer.error
 
 
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
