@@ -58,13 +58,14 @@ class Process:
         self._queue = Queue()
         self._stop = asyncio.Event()
         self._kopf_stop = asyncio.Event()
+        # Writes must fit into the lease several times over, whatever its duration.
+        self._write_timeout = min(WRITE_TIMEOUT, settings.lease_duration / 3)
         identity = f"{platform.node()}_{uuid.uuid4()}"
         self._client = Client(
             access,
             user_agent=f"modelpier-operator ({identity})",
             telemetry=self.telemetry,
-            # Writes must fit into the lease several times over, whatever its duration.
-            write_timeout=min(WRITE_TIMEOUT, settings.lease_duration / 3),
+            write_timeout=self._write_timeout,
         )
         self._elector = Elector(self._client, settings, identity)
         self._client.guard(self._elector.gate)
@@ -129,9 +130,9 @@ class Process:
             # kopf takes the signals for itself, and its end would come first then.
             self._take_signals()
             background.append(asyncio.create_task(self._census.run(), name="census"))
-            if not await self._unless_stopped(self._start_leading()):
+            if not await self._unless_stopped(self._start_leading()) or self._workers is None:
                 return Exit.OK
-            return await self._lead(kopf)
+            return await self._lead(kopf, self._workers)
         finally:
             await self._end(kopf, background)
 
@@ -152,23 +153,29 @@ class Process:
             settings=self._settings,
             keys=await keys.load(self._client, self._settings),
             telemetry=self.telemetry,
+            may_write=lambda: self._elector.time_for(self._write_timeout),
         )
         self._workers = Workers(reconciler, self._settings.workers)
         self._workers.start()
 
-    async def _lead(self, kopf: asyncio.Task[None]) -> Exit:
+    async def _lead(self, kopf: asyncio.Task[None], workers: Workers) -> Exit:
         keeping = asyncio.create_task(self._elector.keep(), name="lease")
         stopping = asyncio.create_task(self._stop.wait())
+        working = asyncio.create_task(workers.ended())
         try:
-            await asyncio.wait((keeping, stopping, kopf), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((keeping, stopping, kopf, working), return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return Exit.OK
             if keeping.done():
                 _exit_at_once(keeping.exception())
+            if working.done():
+                # Who leads without workers keeps everybody else from working.
+                log.critical("a worker ended", exc_info=working.exception())
+                return Exit.FAILED
             log.error("kopf ended by itself")
             return Exit.FAILED
         finally:
-            await _cancel(keeping, stopping)
+            await _cancel(keeping, stopping, working)
 
     async def _unless_stopped(self, doing: Awaitable[None]) -> bool:
         """Whether it was done before the signal came."""

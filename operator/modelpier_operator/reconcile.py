@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from modelpier_operator.cluster import errors
@@ -48,26 +48,35 @@ class Reconciler:
         settings: Settings,
         keys: PlanKeys,
         telemetry: Telemetry,
+        may_write: Callable[[], Awaitable[object]],
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
+        """`may_write` waits until writes may start again, for ever when this process will not lead any more."""
         self._caches, self._reports, self._queue = caches, reports, queue
         self._judge, self._settings, self._keys, self._now = judge, settings, keys, now
-        self._telemetry = telemetry
+        self._telemetry, self._may_write = telemetry, may_write
         self._applier = Applier(api, caches, telemetry)
         self._status = StatusWriter(api, caches.deployments)
         self._problems: dict[Key, tuple[Problem, ...]] = {}
 
     async def work(self) -> None:
-        """Takes keys for ever, or until a write finds that this process does not lead any more."""
+        """Takes keys for ever. A write that may not start now only interrupts: a renewal of the lease that comes late,
+        but in time, lets this process go on leading, and it must then go on working as well.
+        """
         while True:
             key = await self._queue.get()
             try:
                 await self._pass(key)
             except errors.NotLeaderError as error:
-                log.info("stopped writing: %s", error)
-                return
+                log.info("%s/%s waits for the lease: %s", *key, error)
+                self._queue.add(key)
+                interrupted = True
+            else:
+                interrupted = False
             finally:
                 self._queue.done(key)
+            if interrupted:
+                await self._may_write()
 
     async def _pass(self, key: Key) -> None:
         begin = time.perf_counter()
@@ -156,6 +165,13 @@ class Workers:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._reconciler.work(), name=f"worker {n}") for n in range(self._count)]
+
+    async def ended(self) -> None:
+        """Waits for a worker that ends, which none does by itself. Raises what ended it, RuntimeError without that."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        first = done.pop()
+        await first
+        raise RuntimeError(f"{first.get_name()} ended by itself")
 
     async def stop(self) -> None:
         for task in self._tasks:

@@ -95,6 +95,27 @@ def test_a_frozen_leader_never_writes_after_its_successor_leads(
     assert [w for w in written if w[0] > taken] == []
 
 
+def test_a_leader_that_was_frozen_but_kept_its_lease_goes_on_working(
+    start: Start, api_server: ApiServer, namespace: str
+) -> None:
+    """Continued when no write may start any more, but the lease can still be renewed."""
+    # Writes may take 3 s of the 9: none starts between 6 s after a renewal and the next one, which comes after 7.5 s.
+    slow = {"LEASE_DURATION": "9", "RENEW_DEADLINE": "8", "RETRY_PERIOD": "7.5"}
+    leader = start({f"MODELPIER_{name}": value for name, value in slow.items()}).wait_leading()
+    before = _lease(api_server, namespace)["renewTime"]
+    wait_until("it renews", lambda: _lease(api_server, namespace)["renewTime"] != before)
+    renewed = time.monotonic()
+    leader.signal(signal.SIGSTOP)
+    for number in range(40):
+        api_server.create("modeldeployments", model_deployment(f"md-{number}", namespace))
+    time.sleep(max(0.0, renewed + 6.3 - time.monotonic()))
+    leader.signal(signal.SIGCONT)
+    for number in range(40):
+        wait_until(f"md-{number} is looked after", lambda n=number: observed(api_server, f"md-{n}", namespace))
+    assert leader.process.poll() is None
+    assert "waits for the lease" in leader.log(), "writes were interrupted"
+
+
 @pytest.mark.parametrize("after", [1, 3, 6, 8, 12])
 def test_killed_at_a_write_and_started_again_ends_the_same(
     start: Start, shared_control_plane: ControlPlane, api_server: ApiServer, namespace: str, after: int

@@ -7,7 +7,7 @@ ModelDeployments come through an informer in place of kopf's watch; model server
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -85,6 +85,11 @@ class WorldReports:
                 changed(key)
 
 
+async def never() -> None:
+    """A process that was killed gets no further chance to write."""
+    await asyncio.Event().wait()
+
+
 class Rig:
     """One operator process. `await start()`, `await stop()`; killed by simply being stopped at any point."""
 
@@ -97,6 +102,7 @@ class Rig:
         judging: Judge = judge,
         chosen: Settings | None = None,
         workers: int = 2,
+        may_write: Callable[[], Awaitable[None]] = never,
     ) -> None:
         chosen = chosen or settings()
         self._settings, self._judging, self._now = chosen, judging, now or (lambda: world.now)
@@ -116,9 +122,10 @@ class Rig:
             settings=chosen,
             keys=KEYS,
             telemetry=self.telemetry,
+            may_write=may_write,
             now=self._now,
         )
-        self._workers = Workers(reconciler, workers)
+        self.workers = Workers(reconciler, workers)
         self._census = Census(api, self.caches.deployments, (), self.telemetry, every=60.0)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -132,10 +139,10 @@ class Rig:
         self._tasks = [asyncio.create_task(self.feed.run()), asyncio.create_task(self._census.run())]
         await self.caches.synced()
         await self.feed.synced.wait()
-        self._workers.start()
+        self.workers.start()
 
     async def stop(self) -> None:
-        await self._workers.stop()
+        await self.workers.stop()
         self.queue.close()
         await self.caches.stop()
         for task in self._tasks:

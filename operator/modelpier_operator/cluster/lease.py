@@ -73,6 +73,7 @@ class Elector:
         self._sighting: Sighting | None = None
         self._lease: Object | None = None
         self._until = float("-inf")
+        self._renewed = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------ what others ask
     def remaining(self) -> float:
@@ -87,6 +88,12 @@ class Elector:
         """Raises NotLeaderError unless a write that may take `seconds` ends before anybody else may write."""
         if (left := self.remaining()) < seconds:
             raise errors.NotLeaderError(f"{left:.1f} s are left on the lease, and the write may take {seconds:g} s")
+
+    async def time_for(self, seconds: float) -> None:
+        """Waits until `gate(seconds)` lets a write start; for ever once closed, or when the lease is lost."""
+        while self.remaining() < seconds:
+            self._renewed.clear()
+            await self._renewed.wait()
 
     def close(self) -> None:
         """Let no further write start."""
@@ -142,10 +149,7 @@ class Elector:
         except errors.ApiError as error:
             log.warning("the lease cannot be had: %s", error)
             return False
-        if self._lease is None:
-            return False
-        self._until = begin + self._terms.duration
-        return True
+        return self._have(begin)
 
     async def _look_again(self, begin: float) -> bool:
         try:
@@ -153,9 +157,15 @@ class Elector:
         except errors.ApiError as error:
             log.info("the lease was changed by somebody else: %s", error)
             return False
-        if self._lease is not None:
-            self._until = begin + self._terms.duration
-        return self._lease is not None
+        return self._have(begin)
+
+    def _have(self, begin: float) -> bool:
+        """Whether an attempt that began at `begin` gave us the lease; then notes how long it lasts."""
+        if self._lease is None:
+            return False
+        self._until = begin + self._terms.duration
+        self._renewed.set()
+        return True
 
     async def _take(self, held: Object | None) -> Object | None:
         """Our lease as written; None while somebody else's claim lasts. `held`: as we wrote it last."""

@@ -196,3 +196,29 @@ def test_two_never_may_write_at_the_same_time(events: list[tuple[int, bool, floa
             await candidate.stop()
 
     virtual_time.run(main())
+
+
+def test_who_waits_for_time_goes_on_with_the_renewal_and_never_after_the_end() -> None:
+    async def main() -> None:
+        server = MemoryApi()
+        first = Candidate(server, "a")
+        await until(first)
+        await first.stop()
+        await asyncio.sleep(11)
+        assert not first.may_write(), "as after SIGSTOP and SIGCONT"
+        waiting = [asyncio.create_task(first.elector.time_for(5.0)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        begin = now()
+        keeping = asyncio.create_task(first.elector.keep())
+        await asyncio.gather(*waiting)
+        assert first.may_write()
+        assert now() - begin <= 2
+        keeping.cancel()
+        first.elector.close()
+        late = asyncio.create_task(first.elector.time_for(5.0))
+        await asyncio.sleep(60)
+        assert not late.done()
+        late.cancel()
+
+    virtual_time.run(main())
