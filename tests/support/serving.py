@@ -82,14 +82,20 @@ class Shelf:
     ready: bool = True
     live: bool = True
     draining: bool = False
+    found: int = 0
+    """Calls of `find`, each of which takes a turn of the weights."""
 
     def find(self, name: str, version: str | None = None) -> Servable:
+        self.found += 1
         if name in self.pending:
             raise Unavailable(f"model '{name}' is not ready yet")
         found = self.servables.get(name)
         if found is None or version not in {None, found.version}:
             raise NotFound(f"model '{name}' version '{version}' is not served here")
         return found
+
+    def max_body_bytes(self) -> int:
+        return max((s.limits.max_body_bytes for s in self.servables.values()), default=1000)
 
     def names(self) -> list[str]:
         return list(self.servables)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from modelpier_server.contract import ModelReport, PlannedModel, Role
+from modelpier_server.contract import Limits, ModelReport, PlannedModel, Role
 from modelpier_server.errors import NotFound, Unavailable
 from modelpier_server.lifecycle.parts import S
 
@@ -66,6 +66,7 @@ class Catalog(Generic[S]):
         self._versions: dict[tuple[str, str], Turns[S]] = {}
         self._planned: frozenset[tuple[str, str]] = frozenset()
         self._reports: tuple[ModelReport, ...] = ()
+        self._max_body_bytes = Limits().max_body_bytes
 
     @property
     def ready(self) -> bool:
@@ -81,6 +82,10 @@ class Catalog(Generic[S]):
         if found is None:
             raise self._absent(name, version)
         return found
+
+    def max_body_bytes(self) -> int:
+        """The largest limit of all models that answer requests; that of the contract where there is none."""
+        return self._max_body_bytes
 
     def names(self) -> tuple[str, ...]:
         """Of all models that answer requests."""
@@ -111,6 +116,8 @@ class Catalog(Generic[S]):
         self._planned = frozenset((m.name, m.version) for m in planned)
         self._reports = tuple(reports)
         self._complete = complete
+        limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
+        self._max_body_bytes = max(limits, default=Limits().max_body_bytes)
 
     def _absent(self, name: str, version: str | None) -> NotFound | Unavailable:
         versions = {v for n, v in self._planned if n == name}

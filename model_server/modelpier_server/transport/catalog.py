@@ -25,6 +25,9 @@ class Catalog(Protocol):
     def find(self, name: str, version: str | None = None) -> Servable:
         """Who answers the next request. Raises NotFound, or Unavailable for what is planned and not ready."""
 
+    def max_body_bytes(self) -> int:
+        """The largest limit of all models that answer requests; that of the contract where there is none."""
+
     def names(self) -> Sequence[str]:
         """Of all models that answer requests."""
 

@@ -59,9 +59,9 @@ class Router:
         self._routes: list[Route] = []
         self._cache: dict[tuple[bytes, bytes], Match] = {}
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(self, method: str, pattern: str, handler: Handler, body_limit: BodyLimit | None = None) -> None:
         """An async handler. GET routes answer HEAD too."""
-        self._routes.append(Route(method, _segments(pattern), handler))
+        self._routes.append(Route(method, _segments(pattern), handler, body_limit=body_limit))
 
     def add_direct(self, method: str, pattern: str, direct: Direct, body_limit: BodyLimit | None = None) -> None:
         self._routes.append(Route(method, _segments(pattern), direct=direct, body_limit=body_limit))

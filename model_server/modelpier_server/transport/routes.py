@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from modelpier_server.contract import LIVE_PATH, METRICS_PATH, READY_PATH, ModelState
+from modelpier_server.contract import LIVE_PATH, METRICS_PATH, READY_PATH, ModelReport, ModelState
 from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
 from modelpier_server.protocol import plain
 from modelpier_server.protocol.http import Request, Response
@@ -39,7 +39,7 @@ def inference_app(catalog: Catalog, metrics: Metrics, *, access_log: bool = Fals
     router.add_direct("GET", READY_PATH, routes.ready)
     router.add("GET", "/v2", routes.server)
     router.add("GET", "/v2/models", routes.models)
-    router.add("POST", "/model", routes.plain)
+    router.add("POST", "/model", routes.plain, routes.plain_limit)
     router.add("GET", METRICS_PATH, routes.metrics)
     return App(router, metrics, access_log)
 
@@ -70,17 +70,7 @@ class Routes:
     async def model(self, request: Request) -> Response:
         """Metadata. 404 for a model that is unknown, 503 for one that is not ready."""
         name, wanted = request.params["model"], request.params.get("version")
-        report = next(
-            (
-                report
-                for report in self._catalog.describe()
-                if report.name == name and report.state is ModelState.READY and wanted in {None, report.version}
-            ),
-            None,
-        )
-        if report is None:
-            self._catalog.find(name, wanted)  # knows whether it is unknown or not ready yet
-            raise Unavailable(f"model '{name}' is not ready yet")
+        report = self._ready(name, wanted)
         return Response.json({
             "name": name,
             "versions": self._versions(name),
@@ -91,7 +81,7 @@ class Routes:
 
     async def model_ready(self, request: Request) -> Response:
         name = request.params["model"]
-        self._catalog.find(name, request.params.get("version"))
+        self._ready(name, request.params.get("version"))
         return Response.json({"name": name, "ready": True})
 
     async def plain(self, request: Request) -> Response:
@@ -110,8 +100,20 @@ class Routes:
         arrays = await work.future
         return Response(200, {"content-type": "application/json"}, plain.encode(servable.signature, arrays))
 
+    def plain_limit(self, _: Exchange) -> int:
+        """The body itself names the model: before it is read, any may be meant."""
+        return self._catalog.max_body_bytes()
+
     async def metrics(self, _: Request) -> Response:
         return Response(200, {"content-type": CONTENT_TYPE}, self._metrics.render())
+
+    def _ready(self, name: str, wanted: str | None) -> ModelReport:
+        """Takes no turn of the weights, as `find` would. Raises NotFound, or Unavailable for what is not ready yet."""
+        for report in self._catalog.describe():
+            if report.name == name and report.state is ModelState.READY and wanted in {None, report.version}:
+                return report
+        self._catalog.find(name, wanted)  # knows whether it is unknown or not ready yet
+        raise Unavailable(f"model '{name}' is not ready yet")
 
     def _versions(self, name: str) -> list[str]:
         reports = self._catalog.describe()

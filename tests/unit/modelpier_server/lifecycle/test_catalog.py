@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpier_server.contract import Role
+from modelpier_server.contract import Limits, Options, Role
 from modelpier_server.errors import NotFound, Unavailable
 from modelpier_server.lifecycle.catalog import Catalog, Entry
 
@@ -35,6 +35,14 @@ def test_weights_are_exact_over_every_cycle(weights: list[int], start: int) -> N
     picks = [made.find("m") for _ in range(start + sum(weights))]
     counted = Counter(picks[start:])
     assert [counted[f"r{i}"] for i in range(len(weights))] == weights
+
+
+def test_the_largest_body_is_that_of_what_is_served() -> None:
+    made: Catalog[str] = Catalog()
+    assert made.max_body_bytes() == Limits().max_body_bytes
+    planned = [model(f"r{size}", options=Options(limits=Limits(max_body_bytes=size))) for size in (1000, 3000, 2000)]
+    made.publish([Entry(p, p.revision) for p in planned[::2]], planned, [], complete=False)
+    assert made.max_body_bytes() == 2000
 
 
 def test_turns_are_spread() -> None:

@@ -74,6 +74,22 @@ async def test_the_models_own_limit_holds_for_the_plain_route(blocked: tuple[Run
     assert (await client.request("POST", "/model", body)).status == 413
 
 
+@pytest.mark.parametrize("largest", [100_000, 100_000_000])
+async def test_the_plain_route_takes_what_the_most_generous_model_takes(tmp_path: Path, largest: int) -> None:
+    models = [
+        servable(onnx_models.identity(), tmp_path, planned(name, limits=Limits(max_body_bytes=size)))
+        for name, size in (("m", largest), ("small", 1000))
+    ]
+    async with running(*models) as state:
+        client = await state.client()
+        head = {"Content-Length": largest, "Expect": "100-continue"}
+        await client.send(request_bytes("POST", "/model", b"", head))
+        assert (await client.answer()).status == 100
+        client = await state.client()
+        await client.send(request_bytes("POST", "/model", b"", {**head, "Content-Length": largest + 1}))
+        assert (await client.answer()).status == 413
+
+
 async def test_a_model_that_fails_is_a_500_for_who_is_to_blame_alone(tmp_path: Path) -> None:
     async with running(servable(onnx_models.reshape_poison(), tmp_path)) as state:
         client = await state.client()

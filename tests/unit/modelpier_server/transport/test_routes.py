@@ -63,6 +63,12 @@ async def test_models_that_are_not_there(state: Running, client: Client) -> None
     assert (await client.request("GET", "/v2/models/add/ready")).json == {"name": "add", "ready": True}
 
 
+async def test_whether_a_model_is_ready_takes_no_turn_of_the_weights(state: Running, client: Client) -> None:
+    for path in ("/v2/models/add/ready", "/v2/models/add/versions/3/ready", "/v2/models/add"):
+        assert (await client.request("GET", path)).status == 200
+    assert state.shelf.found == 0
+
+
 async def test_health(state: Running, client: Client) -> None:
     async def health() -> tuple[int, int]:
         live = await client.request("GET", "/v2/health/live")
