@@ -22,18 +22,20 @@ from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.catalog import Catalog
 from modelpier_server.lifecycle.follower import Follower
 from modelpier_server.lifecycle.parts import Tools
-from modelpier_server.lifecycle.plans import Intake, Trust
+from modelpier_server.lifecycle.plans import LARGEST, Intake, Trust
 from modelpier_server.lifecycle.watch import watch
 from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
-from modelpier_server.runtime import load
+from modelpier_server.runtime import load, memory
 from modelpier_server.scheduler import Servable
 from modelpier_server.settings import PlanSource, Settings
 from modelpier_server.telemetry import Metrics
-from modelpier_server.transport import App, Router, Server, inference_app, serve
+from modelpier_server.transport import App, HttpLimits, Router, Server, inference_app, serve
 
 EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
+ADMIN_LIMITS = HttpLimits(max_body_bytes=LARGEST, max_buffered_bytes=8 * LARGEST)
+"""Before a signature is looked at, anybody may have sent the body."""
 LAST_ANSWERS = 1.0
 """Seconds that requests to the admin port get at the end."""
 
@@ -95,8 +97,10 @@ class Process:
         settings, source = self._settings, self._settings.source
         servers = []
         if source is not None:  # first: who finds the server alive may ask it for its report
-            servers.append(await serve(settings.host, source.admin_port, self._admin(source)))
-        servers.insert(0, await serve(settings.host, settings.http_port, inference_app(self._catalog, self._metrics)))
+            servers.append(await serve(settings.host, source.admin_port, self._admin(source), ADMIN_LIMITS))
+        app = inference_app(self._catalog, self._metrics, access_log=settings.access_log)
+        limits = HttpLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
+        servers.insert(0, await serve(settings.host, settings.http_port, app, limits))
         about = {"host": settings.host, "http_port": servers[0].port}
         log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
         return servers

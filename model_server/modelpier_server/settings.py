@@ -51,6 +51,8 @@ class Settings:
     drain_limit: float
     json_logs: bool
     log_level: str
+    access_log: bool
+    """One line per answer of the inference port."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
+    add("--access-log", action="store_true", help="log one line per answer of the inference port")
     add(
         "--drain-accept-seconds",
         type=_seconds,
@@ -114,6 +117,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         drain_limit=contract.DRAIN_LIMIT_SECONDS,
         json_logs=planned if flags.log_format is None else flags.log_format == "json",
         log_level=flags.log_level,
+        access_log=flags.access_log,
     )
 
 

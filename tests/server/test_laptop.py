@@ -29,6 +29,17 @@ def test_a_path_is_enough(tmp_path: Path, identity: Path) -> None:
         assert running.wait() == 0
 
 
+@pytest.mark.parametrize("flags", [(), ("--access-log",)])
+def test_an_access_log_when_asked_for(tmp_path: Path, identity: Path, flags: tuple[str, ...]) -> None:
+    with server(tmp_path / "s", "--model", f"m={identity}", "--log-format", "json", *flags) as running:
+        running.wait_ready()
+        assert running.call("POST", "/v2/models/m/infer?x=here", infer_body())[0] == 200
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        lines = [json.loads(line) for line in running.output.splitlines() if "/infer?x=here" in line]
+    assert [line["status"] for line in lines] == [200] * len(flags)
+
+
 def test_several_models_and_a_folder_with_external_data(tmp_path: Path, identity: Path) -> None:
     folder = tmp_path / "folder"
     onnx_models.external(folder / "model.onnx", "weights.bin", b"\0\0\x80\x3f" * 3)

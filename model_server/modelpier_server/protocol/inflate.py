@@ -61,7 +61,7 @@ class Inflation:
     def _fill(self, end: int) -> None:
         stream = self._stream
         while len(self.plain) < end and not stream.eof:
-            piece = stream.unconsumed_tail
+            piece: Body = stream.unconsumed_tail
             if not piece:
                 piece = self._source[self._at : self._at + _INPUT]
                 self._at += len(piece)
