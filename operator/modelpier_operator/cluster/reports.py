@@ -166,18 +166,22 @@ class Reports:
     # ------------------------------------------------------------------------------------------ requests
     async def _poll(self, link: _Link) -> Report | None:
         """The next report; None when something else is wanted of this pod meanwhile."""
+        # Waiting for a slot is a part of what a change interrupts: a new plan must not wait for other pods' polls.
+        asking = asyncio.create_task(self._listen(link))
+        turning = asyncio.create_task(link.changed.wait())
+        try:
+            await asyncio.wait((asking, turning), return_when=asyncio.FIRST_COMPLETED)
+            return await asking if asking.done() else None
+        finally:
+            turning.cancel()
+            asking.cancel()
+            await asyncio.gather(asking, turning, return_exceptions=True)
+
+    async def _listen(self, link: _Link) -> Report:
         async with self._polls:
             seconds = POLL_SECONDS if len(self._links) <= POLLS else CROWDED_POLL_SECONDS
             path = f"{STATE_PATH}?after={link.serial}&wait={seconds:g}"
-            asking = asyncio.create_task(self._ask("GET", link, path, TIMEOUT + seconds))
-            turning = asyncio.create_task(link.changed.wait())
-            try:
-                await asyncio.wait((asking, turning), return_when=asyncio.FIRST_COMPLETED)
-                return await asking if asking.done() else None
-            finally:
-                turning.cancel()
-                asking.cancel()
-                await asyncio.gather(asking, turning, return_exceptions=True)
+            return await self._ask("GET", link, path, TIMEOUT + seconds)
 
     async def _put(self, link: _Link, push: PlanPush) -> Report:
         async with self._pushes:
@@ -207,19 +211,19 @@ class Reports:
                 timeout=limits,
                 allow_redirects=False,
             ) as response:
-                raw = await response.content.read(REPORT_LIMIT)
+                raw = await _body(response)
                 # 409: the server holds this plan, or a newer one, and says so in its report.
                 if response.status not in (200, 409):
                     raise AdminError(f"{method} {path.split('?', maxsplit=1)[0]}: {response.status}: {_text(raw)}")
                 return Report.decode(raw)
         except ContractError as error:
             raise AdminError(f"{method} {path.split('?', maxsplit=1)[0]}: {error}") from error
-        except TimeoutError as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            # One text for all of them: a pod that falls from one into another would cost a status write each time.
+            log.debug("%s %s of %s: %r", method, path, link.ip, error)
             raise AdminError(
-                f"no answer from {host}:{self._port}: a NetworkPolicy or the network may be in the way"
+                f"no answer from {host}:{self._port}: it does not listen, or a NetworkPolicy is in the way"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise AdminError(f"no connection to {host}:{self._port}: {type(error).__name__}") from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -233,6 +237,16 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """All of it, however many pieces it comes in. Raises AdminError beyond REPORT_LIMIT."""
+    raw = bytearray()
+    async for piece in response.content.iter_any():
+        raw += piece
+        if len(raw) > REPORT_LIMIT:
+            raise AdminError(f"the answer is longer than {REPORT_LIMIT} bytes")
+    return bytes(raw)
 
 
 def _text(raw: bytes) -> str:

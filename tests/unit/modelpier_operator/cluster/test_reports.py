@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
+from modelpier_operator.cluster import reports as module
 from modelpier_operator.cluster.reports import Reports
 from modelpier_operator.decide.facts import PlanPush
 from modelpier_server.contract import PLAN_PATH, SIGNATURE_HEADER, STATE_PATH, Report
 from support.builders import report
 
 KEY = ("team", "m")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 POD = ("uid", "127.0.0.1")
 
 
@@ -26,13 +28,19 @@ class Server:
         self.changed = asyncio.Event()
         self.taken: list[tuple[bytes, str]] = []
         self.answer: int = 200
+        self.asked = 0
+        self.instead: Handler | None = None
+        """Answers in place of the state."""
         self.port = 0
 
     def say(self, **changes: object) -> None:
         self.report = replace(self.report, serial=self.report.serial + 1, **changes)  # type: ignore[arg-type]
         self.changed.set()
 
-    async def state(self, request: web.Request) -> web.Response:
+    async def state(self, request: web.Request) -> web.StreamResponse:
+        self.asked += 1
+        if self.instead:
+            return await self.instead(request)
         after, wait = int(request.query["after"]), float(request.query["wait"])
         if self.report.serial <= after:
             self.changed.clear()
@@ -131,4 +139,100 @@ async def test_a_port_that_stays_closed_is_told_after_a_while(server: Server) ->
     assert changes == [KEY]
     reports.forget(KEY)
     assert reports.unreachable("uid") == ""
+    await reports.stop()
+
+
+async def test_a_report_that_comes_in_pieces_is_put_together(server: Server, reports: Reports) -> None:
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        raw, response = server.report.encode(), web.StreamResponse()
+        await response.prepare(request)
+        await response.write(raw[:20])
+        await asyncio.sleep(0.1)
+        await response.write(raw[20:])
+        return response
+
+    server.instead = in_pieces
+    reports.attend(KEY, ["uid"], [POD], [])
+    await until(lambda: reports.report("uid") == server.report or reports.unreachable("uid"))
+    assert reports.unreachable("uid") == ""
+
+
+async def test_a_report_without_end_is_refused(server: Server, reports: Reports) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * (1 << 16))
+
+    server.instead = endless
+    reports.attend(KEY, ["uid"], [POD], [])
+    await until(lambda: "longer than 1048576 bytes" in reports.unreachable("uid"))
+    assert reports.report("uid") is None
+
+
+@pytest.mark.parametrize("how", ["never an answer", "never the end", "no HTTP"])
+async def test_a_server_that_does_not_answer_in_time_is_told_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if how == "never the end":
+            await response.prepare(request)
+            await response.write(b"{")
+        if how == "no HTTP":
+            assert request.transport
+            request.transport.write(b"what?\r\n\r\n")
+        await asyncio.sleep(30)
+        return response
+
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.1)
+    changes: list[tuple[str, str]] = []
+    reports, server.instead = Reports(changes.append, port=server.port, grace=0.2), hang
+    reports.attend(KEY, ["uid"], [POD], [])
+    await until(lambda: reports.unreachable("uid"))
+    told = reports.unreachable("uid")
+    assert "NetworkPolicy" in told
+    tries = server.asked
+    await until(lambda: server.asked > tries + 1)
+    assert (changes, reports.unreachable("uid")) == ([KEY], told), "tried again, and said once"
+    await reports.stop()
+
+
+async def test_silence_and_a_closed_port_are_told_alike(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails now so, now so must not cost a write of the status each time."""
+
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        assert request.transport
+        request.transport.close()
+        return web.Response()
+
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.1)
+    changes: list[tuple[str, str]] = []
+    reports, server.instead = Reports(changes.append, port=server.port, grace=0.0), hang
+    reports.attend(KEY, ["uid"], [POD], [])
+    await until(lambda: reports.unreachable("uid"))
+    server.instead, tries = cut, server.asked
+    await until(lambda: server.asked > tries + 1)
+    assert changes == [KEY]
+    await reports.stop()
+
+
+async def test_a_plan_does_not_wait_for_a_slot_of_the_polls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLLS", 1)
+    monkeypatch.setattr(module, "CROWDED_POLL_SECONDS", 20.0)
+    reports = Reports(lambda _: None, port=server.port)
+    reports.attend(KEY, ["other"], [("other", "127.0.0.1")], [])
+    await until(lambda: reports.report("other"))
+    waiting = ("team", "waiting")
+    reports.attend(waiting, ["uid"], [POD], [])
+    await asyncio.sleep(0)
+    reports.attend(waiting, ["uid"], [POD], [push()])
+    await until(lambda: server.taken)
+    await until(lambda: (known := reports.report("uid")) and known.generation == 2)
     await reports.stop()
