@@ -112,7 +112,7 @@ class Process:
         return App(router)
 
     def _intake(self, source: PlanSource) -> Intake:
-        trust = Trust(source.public_key, source.owner_uid)
+        trust = Trust(source.public_key, source.owner_uid, source.pod_set)
         return Intake(trust, lambda: self._board.generation, self._follower.apply, self._follower.refuse)
 
     def _begin(self) -> asyncio.Task[None] | None:

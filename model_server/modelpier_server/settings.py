@@ -31,6 +31,8 @@ class PlanSource:
     public_key: str
     owner_uid: str
     admin_port: int
+    pod_set: str = ""
+    """Empty: plans for any set are followed."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Settings:
     drain_accept: float
     """Seconds between the signal to end and the end of listening."""
     drain_limit: float
+    """Seconds that requests in flight get after that, and those of a model that is dropped from the plan."""
     json_logs: bool
     log_level: str
     access_log: bool
@@ -114,7 +117,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         pvc_dir=Path(environment.get(contract.ENV_PVC_DIR) or contract.PVC_DIR),
         termination_log=Path(log) if log else None,
         drain_accept=accept if flags.drain_accept_seconds is None else flags.drain_accept_seconds,
-        drain_limit=contract.DRAIN_LIMIT_SECONDS,
+        drain_limit=_drain_limit(environment),
         json_logs=planned if flags.log_format is None else flags.log_format == "json",
         log_level=flags.log_level,
         access_log=flags.access_log,
@@ -135,6 +138,7 @@ def _source(flags: argparse.Namespace, environment: Mapping[str, str]) -> PlanSo
         public_key=environment[contract.ENV_PLAN_PUBLIC_KEY],
         owner_uid=environment[contract.ENV_OWNER_UID],
         admin_port=contract.ADMIN_PORT if flags.admin_port is None else flags.admin_port,
+        pod_set=environment.get(contract.ENV_POD_SET, ""),
     )
 
 
@@ -187,6 +191,15 @@ def _bytes(environment: Mapping[str, str], name: str) -> int:
     if not text.isdigit():
         raise SettingsError(f"{name}: must be a whole number of bytes")
     return int(text)
+
+
+def _drain_limit(environment: Mapping[str, str]) -> float:
+    text = environment.get(contract.ENV_DRAIN_LIMIT)
+    if not text:
+        return contract.DRAIN_LIMIT_SECONDS
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
+        raise SettingsError(f"{contract.ENV_DRAIN_LIMIT}: must be a number of seconds below a million")
+    return float(text)
 
 
 def _port(text: str) -> int:

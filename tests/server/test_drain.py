@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from modelpier_server import contract
 from support import onnx_models
 from support.server_process import infer_body, server, wait_for
@@ -121,6 +123,29 @@ def test_requests_in_flight_are_answered(tmp_path: Path) -> None:
             thread.join()
         assert running.wait() == 0
     assert answers == [200] * 8
+
+
+@pytest.mark.parametrize(("limit", "answered"), [("0.5", False), ("60", True)])
+def test_a_request_gets_the_time_that_the_pod_is_told(
+    tmp_path: Path, identity: Path, limit: str, answered: bool
+) -> None:
+    told = {contract.ENV_DRAIN_LIMIT: limit}
+    with server(tmp_path / "s", "--model", f"m={identity}", environment=told) as running:
+        running.wait_ready()
+        body = infer_body()
+        head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+            client.sendall(head + body[:10])
+            wait_for(lambda: running.ready)  # a round trip later the first half has been read
+            running.signal(signal.SIGTERM)
+            time.sleep(1.5)  # the request takes longer than the shorter limit
+            assert (running.process.poll() is None) == answered
+            if answered:
+                client.sendall(body[10:])
+                answer = http.client.HTTPResponse(client)
+                answer.begin()
+                assert answer.status == 200
+        assert running.wait() == 0
 
 
 def test_a_request_that_is_still_being_sent_is_answered(tmp_path: Path, identity: Path) -> None:

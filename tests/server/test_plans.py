@@ -64,6 +64,8 @@ def test_pushes_are_judged(tmp_path: Path, identity: Path, volume: PlanVolume) -
         assert running.push(plan(5, model(identity)))[0] == 409
         assert running.push(plan(6), key=bytes(32))[0] == 403
         assert running.push(Plan("another", 6, ()))[0] == 400
+        assert running.push(replace(plan(6), pod_set="another"))[0] == 400
+        assert "plan.pod_set" in running.report().plan_error
         assert running.call("PUT", contract.PLAN_PATH, b"{}", port=running.admin)[0] == 403
         assert running.call("PUT", contract.PLAN_PATH, b" " * 2_097_153, port=running.admin)[0] == 413
         assert running.call("PUT", contract.PLAN_PATH, plan(9).encode())[0] == 404  # not on the inference port

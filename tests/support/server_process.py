@@ -24,6 +24,7 @@ from modelpier_server.contract import Plan, PlannedModel, Report
 KEY = bytes(range(32))
 PUBLIC = base64.b64encode(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()).decode()
 OWNER = "5a0f7f0e-owner"
+POD_SET = "digits-set"
 
 
 def free_port() -> int:
@@ -134,6 +135,7 @@ class PlanVolume:
             contract.ENV_PLAN_FILE: str(self.root / contract.PLAN_KEY),
             contract.ENV_PLAN_PUBLIC_KEY: PUBLIC,
             contract.ENV_OWNER_UID: OWNER,
+            contract.ENV_POD_SET: POD_SET,
             contract.ENV_TERMINATION_LOG: str(self.root / "termination-log"),
             contract.ENV_PVC_DIR: str(self.root / "pvc"),
             contract.ENV_CREDENTIALS_DIR: str(self.root / "credentials"),
@@ -155,7 +157,7 @@ class PlanVolume:
 
 
 def plan(generation: int, *models: PlannedModel) -> Plan:
-    return Plan(OWNER, generation, models)
+    return Plan(OWNER, generation, models, POD_SET)
 
 
 def infer_body(rows: int = 1, width: int = 3) -> bytes:

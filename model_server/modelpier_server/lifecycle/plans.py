@@ -35,6 +35,8 @@ class Trust:
 
     public_key: str
     owner_uid: str
+    pod_set: str = ""
+    """Empty: whatever set a plan is for."""
 
 
 def admit(raw: bytes, signature: str, trust: Trust, held: int) -> Plan:
@@ -51,6 +53,9 @@ def admit(raw: bytes, signature: str, trust: Trust, held: int) -> Plan:
         raise PlanRefused(str(error)) from error
     if plan.owner_uid != trust.owner_uid:
         raise PlanRefused(f"plan.owner_uid: belongs to {plan.owner_uid[:64]}, but this server to {trust.owner_uid}")
+    if trust.pod_set and plan.pod_set != trust.pod_set:
+        named = plan.pod_set[:64] or "none"
+        raise PlanRefused(f"plan.pod_set: is for {named}, but this server belongs to {trust.pod_set}")
     if plan.generation <= held:
         raise PlanStale(f"plan.generation: {plan.generation} is not newer than {held}")
     for revision, count in Counter(m.revision for m in plan.models).items():

@@ -46,6 +46,15 @@ def test_a_pod() -> None:
     assert settings.termination_log == Path(contract.TERMINATION_LOG)
 
 
+def test_what_a_pod_is_told_of_itself() -> None:
+    plain = read([], POD)
+    assert plain.source is not None
+    assert (plain.source.pod_set, plain.drain_limit) == ("", contract.DRAIN_LIMIT_SECONDS)
+    told = read([], {**POD, contract.ENV_POD_SET: "digits-1", contract.ENV_DRAIN_LIMIT: "86400"})
+    assert told.source is not None
+    assert (told.source.pod_set, told.drain_limit) == ("digits-1", 86400.0)
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "names"),
     [
@@ -59,6 +68,8 @@ def test_a_pod() -> None:
         (["--model", "a=x"], POD, "not together"),
         ([], {**POD, contract.ENV_OWNER_UID: ""}, contract.ENV_OWNER_UID),
         ([], {**POD, contract.ENV_MODEL_STORAGE: "1Gi"}, contract.ENV_MODEL_STORAGE),
+        ([], {**POD, contract.ENV_DRAIN_LIMIT: "1m"}, contract.ENV_DRAIN_LIMIT),
+        ([], {**POD, contract.ENV_DRAIN_LIMIT: "-1"}, contract.ENV_DRAIN_LIMIT),
     ],
 )
 def test_mistakes_are_named(flags: list[str], environment: dict[str, str], names: str) -> None:

@@ -22,11 +22,11 @@ from .conftest import Bench, model
 
 KEY = bytes(range(32))
 PUBLIC = base64.b64encode(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()).decode()
-TRUST = Trust(PUBLIC, "owner")
+TRUST = Trust(PUBLIC, "owner", "set")
 
 
-def signed(generation: int = 1, owner: str = "owner", revisions: str = "a") -> tuple[bytes, str]:
-    raw = Plan(owner, generation, tuple(model(r) for r in revisions)).encode()
+def signed(generation: int = 1, owner: str = "owner", revisions: str = "a", pod_set: str = "set") -> tuple[bytes, str]:
+    raw = Plan(owner, generation, tuple(model(r) for r in revisions), pod_set).encode()
     return raw, sign(raw, KEY)
 
 
@@ -43,6 +43,17 @@ def test_equal_and_older_plans_are_stale(held: int) -> None:
 def test_a_plan_of_another_owner() -> None:
     with pytest.raises(PlanRefused, match="owner_uid"):
         admit(*signed(owner="thief"), TRUST, held=0)
+
+
+@pytest.mark.parametrize("pod_set", ["other", ""])
+def test_a_plan_for_another_pod_set(pod_set: str) -> None:
+    """Signed by the same operator for the same owner: only its place is wrong."""
+    with pytest.raises(PlanRefused, match=r"plan\.pod_set: is for (other|none), but this server belongs to set"):
+        admit(*signed(pod_set=pod_set), TRUST, held=0)
+
+
+def test_without_a_pod_set_of_its_own_a_server_takes_any() -> None:
+    assert admit(*signed(pod_set="other"), Trust(PUBLIC, "owner"), held=0).pod_set == "other"
 
 
 def test_the_signature_is_looked_at_first() -> None:
@@ -89,6 +100,7 @@ async def test_push(bench: Bench) -> None:
     ("raw", "signature", "status"),
     [
         (*signed(2, owner="thief"), 400),
+        (*signed(2, pod_set="other"), 400),
         (b"{", sign(b"{", KEY), 400),
         (signed(2)[0], signed(3)[1], 403),
         (signed(2)[0], "", 403),
