@@ -138,7 +138,7 @@ class Repository:
 
     # -------------------------------------------------------------------------------------------- through the cache
     def _cached(self, address: uri.ModelUri, model: PlannedModel, stop: threading.Event) -> Fetched:
-        known = _key(f"{model.uri} {model.credentials or ''}")
+        known = _origin(model)
         with self._lock:
             busy = self._busy[known]
         with busy:  # two models of one uri download it once
@@ -172,21 +172,21 @@ class Repository:
     ) -> Fetched:
         if model.digest is None and (found := self._unchanged(source, address, model, stop)):
             return found
-        part = partial.Partial(self._partials / _key(model.uri) / "0", self._places.models)
+        part = partial.Partial(self._partials / _origin(model) / "0", self._places.models)
         got = self._downloader.file(source, "", part, stop)
         digest = f"sha256:{got.sha256}"
         self._check(model.digest, digest, address.shown, part)
         folder = self._blobs.add(digest, {FILE: part.data})
         part.reset()
         if got.tag:
-            self._known.note(_key(model.uri), got.tag, digest)
+            self._known.note(_origin(model), got.tag, digest)
         return Fetched(folder / FILE, digest, got.size)
 
     def _unchanged(
         self, source: Source, address: uri.ModelUri, model: PlannedModel, stop: threading.Event
     ) -> Fetched | None:
         """What was downloaded before, if the store still has the same."""
-        noted = self._known.find(_key(model.uri))
+        noted = self._known.find(_origin(model))
         if noted is None or not self._blobs.path(noted[1]).is_dir():
             return None
         tag = self._downloader.tag(source, stop)
@@ -197,7 +197,7 @@ class Repository:
     ) -> Fetched:
         names = _checked_names(self._downloader.retry.call(source.names, stop), address.shown)
         main = local.the_model(names, address.shown)
-        parts = {n: partial.Partial(self._partials / _key(model.uri) / _key(n), self._places.models) for n in names}
+        parts = {n: partial.Partial(self._partials / _origin(model) / _key(n), self._places.models) for n in names}
         got = {name: self._downloader.file(source, name, part, stop) for name, part in parts.items()}
         digest = local.listing_digest((name, g.sha256) for name, g in got.items())
         self._check(model.digest, digest, address.shown, *parts.values())
@@ -248,6 +248,11 @@ def _checked_names(names: list[str], shown: str) -> list[str]:
         if path.is_absolute() or ".." in path.parts or path.as_posix() != name or "\0" in name or "\\" in name:
             raise ModelError(FailureReason.MODEL_INVALID, f"{shown}: refused file name {name[:100]!r}")
     return wanted
+
+
+def _origin(model: PlannedModel) -> str:
+    """Whose view of which place: two identities may be shown different bytes at the same uri."""
+    return _key(f"{model.uri} {model.credentials or ''}")
 
 
 def _key(text: str) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 class Known:
-    """Notes in `folder`, one per uri. They save a download and decide nothing: what is found is hashed anew."""
+    """Notes in `folder`, one per uri and credentials. They save a download and decide nothing: what is found is hashed
+    anew.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

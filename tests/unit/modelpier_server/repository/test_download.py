@@ -328,6 +328,29 @@ def test_an_unpinned_model_is_downloaded_again_only_when_it_changed(
     after_restart.close()
 
 
+def test_what_one_identity_was_shown_is_not_anothers(
+    web: Web, places: Places, planned: Planned, stop: threading.Event, small_ranges: int
+) -> None:
+    """Neither as what is there unchanged, nor as the beginning of a download."""
+    for name in ("a", "b", "c"):
+        (places.credentials / name).mkdir(parents=True)
+        (places.credentials / name / "HTTP_AUTHORIZATION").write_text(f"Bearer {name}")
+    web.files["/m.onnx"] = DATA
+    uri = f"{web.url}/m.onnx"
+    repository = Repository(places, {}, isolated=True, retry=Retry(1))
+    repository.fetch(planned(uri, credentials="a"), stop)
+    web.seen.clear()
+    web.fault = lambda _seen: 403 if len(web.seen) > 5 else None
+    with pytest.raises(ModelError):
+        repository.fetch(planned(uri, credentials="b"), stop)
+    web.fault = lambda _seen: None
+    web.seen.clear()
+    assert repository.fetch(planned(uri, credentials="c"), stop).path.read_bytes() == DATA
+    assert {seen.authorization for seen in web.seen} == {"Bearer c"}
+    assert {seen.range for seen in web.seen} >= {f"bytes={at}-{min(at + 999, 10_499)}" for at in range(0, 10_500, 1000)}
+    repository.close()
+
+
 def test_a_server_that_does_not_say_how_long_a_file_is(web: Web, repository: Repository, planned: Planned) -> None:
     web.files["/m.onnx"], web.lengths, web.ranges = DATA, False, False
     why, text = reason(repository, planned(f"{web.url}/m.onnx"))
