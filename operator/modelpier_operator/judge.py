@@ -14,7 +14,7 @@ from modelpier_operator import names
 from modelpier_operator.api import validation
 from modelpier_operator.api.conditions import Reason
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
-from modelpier_operator.decide import gather, goals, intent, plan, revision, rollout
+from modelpier_operator.decide import gather, goals, intent, plan, retreat, revision
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Ref
 from modelpier_operator.decide.gather import Facts
@@ -132,7 +132,7 @@ def _situation(observed: Observed, facts: Facts, asked: Ask, now: datetime) -> S
 
 
 def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings, keys: PlanKeys) -> Outcome:
-    facts, decision = s.facts, rollout.decide(s)
+    facts, decision = s.facts, retreat.decide(s)
     sets = goals.goals(facts, decision)
     plans = {g.name: plan.signed(g.revision, g.live, (facts.uid, facts.name), keys, s.now) for g in sets}
     selected = goals.selected(decision, sets)
@@ -160,7 +160,7 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
 
 def _history(asked: Ask, decision: Decision) -> tuple[Revision, ...]:
     """What is remembered after this pass, in the order of numbers."""
-    changed = {r.name: r for r in (decision.stable, decision.wanted) if r}
+    changed = {r.name: r for r in (*decision.leaving, decision.stable, decision.wanted) if r}
     gone = {r.name for r in revision.forgotten(asked.revisions, changed, asked.rollout.revision_history_limit)}
     kept = (changed.get(r.name, r) for r in asked.revisions if r.name not in gone)
     return tuple(sorted(kept, key=lambda r: r.number))

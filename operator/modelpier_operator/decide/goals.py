@@ -29,7 +29,7 @@ class Goal:
 
 def goals(facts: Facts, decision: Decision) -> tuple[Goal, ...]:
     """Sets that shrink or stay come before the newest one: in a Replace they make the room."""
-    revisions = [r for r in (decision.stable, decision.wanted) if r]
+    revisions = [r for r in (*decision.leaving, decision.stable, decision.wanted) if r]
     unique = {r.name: r for r in revisions}
     return tuple(_goal(facts, r, decision.replicas[r.name]) for r in unique.values() if r.name in decision.replicas)
 

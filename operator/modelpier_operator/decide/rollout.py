@@ -78,6 +78,8 @@ class Decision:
     everyone: bool = False
     """The Service selects all pods of the ModelDeployment, not one set."""
     wake_after: float | None = None
+    leaving: tuple[Revision, ...] = ()
+    """Others whose pods have to go on serving for a while; their sizes stand in `replicas` as well."""
 
 
 def decide(situation: Situation) -> Decision:
@@ -151,11 +153,11 @@ def moving(s: Situation) -> Decision | None:
     left = _left(s, wanted)
     if chosen and chosen.chosen is Strategy.REPLACE:
         old, new = replacing.sizes(_replacing(s, s.stable, chosen))
-        wake = _soonest(left, *(p.overdue_in(s.now) for p in s.facts.pods_beside(s.new.name)))
+        wake = soonest(left, *(p.overdue_in(s.now) for p in s.facts.pods_beside(s.new.name)))
         goals = {s.stable.name: old, wanted.name: new}
         return Decision(Phase.REPLACING, s.stable, wanted, goals, everyone=True, wake_after=wake)
     goals = {s.stable.name: s.replicas, wanted.name: s.replicas}
-    return Decision(Phase.SURGING, s.stable, wanted, goals, wake_after=_soonest(left, _capacity_left(s)))
+    return Decision(Phase.SURGING, s.stable, wanted, goals, wake_after=soonest(left, capacity_left(s, s.new)))
 
 
 JUDGES: tuple[Callable[[Situation], Decision | None], ...] = (
@@ -202,7 +204,7 @@ def _placed(s: Situation, wanted: Revision) -> Revision:
     known, need = wanted.memory.placement, placement.need(wanted.spec, wanted.template)
     if known is None or known.asked is not s.rollout.strategy:
         return wanted.remembering(placement=placement.choose(s.rollout.strategy, need, s.replicas, s.capacity))
-    if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and _capacity_left(s) == 0.0:
+    if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and capacity_left(s, s.new) == 0.0:
         waited = s.rollout.capacity_wait_seconds
         why = f"New pods beside the old ones found no free GPU ({need.resource}), or no quota for one, for {waited} s."
         return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, why))
@@ -219,7 +221,7 @@ def _replacing(s: Situation, stable: Revision, chosen: Placement) -> replacing.H
         old=max(held, s.old.replicas),
         new=sum(bool(p.node) for p in s.new.active),
         proved=s.proved,
-        cost=_cost(stable, s.wanted),
+        cost=cost(stable, s.wanted),
     )
 
 
@@ -235,7 +237,7 @@ def _spare(s: Situation, stable: Revision, chosen: Placement) -> int:
     return max(0, min(room, 2 * s.replicas) - s.replicas)
 
 
-def _cost(stable: Revision, wanted: Revision) -> int:
+def cost(stable: Revision, wanted: Revision) -> int:
     """Old pods that must go for one new pod to find its GPUs."""
     old, new = stable.spec.resources, wanted.spec.resources
     if not old.gpu or old.gpu_resource != new.gpu_resource:
@@ -266,13 +268,13 @@ def _became_ready(pod: Pod) -> str | None:
     return pod.condition("Ready").get("lastTransitionTime") if pod.ready else None
 
 
-def _capacity_left(s: Situation) -> float | None:
-    """Seconds until Auto has waited long enough for GPUs; 0: it has; None: no new pod waits for any."""
-    since = [diagnose.waits_for_gpu_since(p) for p in s.new.active]
-    since.append(diagnose.waits_for_quota_since(s.new.deployment))
+def capacity_left(s: Situation, pod_set: PodSet) -> float | None:
+    """Seconds until a set has waited long enough for room; 0: it has; None: no pod of it waits for any."""
+    since = [diagnose.waits_for_gpu_since(p) for p in pod_set.active]
+    since.append(diagnose.waits_for_quota_since(pod_set.deployment))
     waits = [clock.elapsed(moment, s.now) for moment in since if moment]
     return max(0.0, s.rollout.capacity_wait_seconds - max(waits)) if waits else None
 
 
-def _soonest(*times: float | None) -> float | None:
+def soonest(*times: float | None) -> float | None:
     return min((t for t in times if t), default=None)
