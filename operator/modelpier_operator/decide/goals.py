@@ -35,9 +35,10 @@ def goals(facts: Facts, decision: Decision) -> tuple[Goal, ...]:
 
 
 def _goal(facts: Facts, revision: Revision, replicas: int) -> Goal:
-    if live := facts.serving(revision.name):
-        return Goal(live.name, live.hash, revision, replicas, live)
     template_hash = names.digest(revision.template)
+    if live := facts.serving(revision.name):
+        # A Deployment that somebody deleted leaves a set whose plan alone is there: the hash is in no plan.
+        return Goal(live.name, live.hash or template_hash, revision, replicas, live)
     # The revision's number only grows, so a name is never used twice: pods of a deleted set may still be draining.
     name = names.pod_set_name(facts.name, template_hash, revision.number)
     return Goal(name, template_hash, revision, replicas, PodSet(name))
