@@ -59,14 +59,14 @@ def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
     try:
         taken = intent.of(facts.md["spec"])
     except ValidationError as error:
-        return _kept(facts, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
+        return _kept(facts, keys, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
     stable = revision.stable(facts.revisions)
     spec = taken.spec
     # What serves already is not judged again: a check of a later version must not undo it.
     if not (stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
-        return _kept(facts, refusal)
+        return _kept(facts, keys, refusal)
     wanted = _wanted(facts, taken, settings, keys)
-    others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
+    others = tuple(_pinned(facts, r, keys) for r in facts.revisions if r.name != wanted.name)
     return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout)
 
 
@@ -79,7 +79,7 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
     if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
         usable = revision.newest(r for r in facts.revisions if r.hash == taken.hash and r.image == image)
     if usable:
-        return revision.wanted_again(_pinned(facts, usable), highest)
+        return revision.wanted_again(_pinned(facts, usable, keys), highest)
     return Revision(
         name=names.revision_name(facts.name, names.digest([taken.hash, image]) if known else taken.hash),
         number=highest + 1,
@@ -92,13 +92,15 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
     )
 
 
-def _pinned(facts: Facts, known: Revision) -> Revision:
-    if known.digest:
+def _pinned(facts: Facts, known: Revision, keys: PlanKeys) -> Revision:
+    if known.spec.model.digest:
         return known
-    return known.remembering(digest=plan.first_digest(known, facts.serving(known.name)))
+    live = facts.serving(known.name)
+    told = plan.live_digest(known, live, (facts.uid, facts.name), keys.public)
+    return known.remembering(digest=told or known.memory.digest or plan.first_digest(known, live))
 
 
-def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
+def _kept(facts: Facts, keys: PlanKeys, refusal: Finding) -> Ask | Finding:
     """The spec cannot be followed: what serves goes on serving."""
     kept = revision.stable(facts.revisions) or revision.newest(facts.revisions)
     replicas = facts.md["spec"].get("replicas")
@@ -106,7 +108,7 @@ def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
         return refusal
     live = facts.serving(kept.name)
     wanted = live.replicas if live and not isinstance(replicas, int) else int(replicas or 0)
-    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
+    return Ask(_pinned(facts, kept, keys), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
 
 
 def _refusal(facts: Facts, spec: ModelDeploymentSpec, settings: Settings) -> Finding | None:

@@ -23,6 +23,9 @@ from modelpier_operator.settings import PlanKeys
 from modelpier_server import contract
 
 _SIGNATURES_KEPT = 4096
+_GENERATION_LIMIT = 2**53
+"""Milliseconds since 1970 stay below it for 285,000 years, and every JSON parser reads it exactly (RFC 8259, section
+6); whatever is beyond was never written by an operator."""
 LOADED = (contract.ModelState.LOADED, contract.ModelState.READY)
 
 
@@ -42,7 +45,7 @@ def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys:
     live = _generation(text)
     plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),), pod_set.name)
     raw = _encoded(plan)
-    if not live or raw.decode() != text:
+    if not live or raw.decode() != text or live < _held(pod_set.pods):
         plan = replace(plan, generation=_next(live, pod_set.pods, now))
         raw = _encoded(plan)
     return SignedPlan(plan.generation, raw, _signature(raw, keys.private))
@@ -59,6 +62,18 @@ def model(revision: Revision, name: str) -> contract.PlannedModel:
         credentials=spec.model.credentials_secret,
         options=_options(revision),
     )
+
+
+def live_digest(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str], public: str) -> str | None:
+    """The digest that the plan in the cluster pins already: pods serve it, whatever became of the revision's memory in
+    a crash or by hand. Only what the operator signed for this pod set counts.
+    """
+    if pod_set is None:
+        return None
+    plan = _verified(_text(pod_set).encode(), _data(pod_set).get(contract.SIGNATURE_KEY) or "", public)
+    if plan is None or (plan.owner_uid, plan.pod_set) != (identity[0], pod_set.name):
+        return None
+    return next((m.digest for m in plan.models if (m.name, m.revision) == (identity[1], revision.name)), None)
 
 
 def first_digest(revision: Revision, pod_set: PodSet | None) -> str | None:
@@ -130,8 +145,13 @@ def providers(revision: Revision) -> tuple[contract.Provider, ...]:
 
 
 def _next(live: int | None, pods: tuple[Pod, ...], now: datetime) -> int:
-    held = max((p.report.generation for p in pods if p.report), default=0)
-    return max((live or 0) + 1, held + 1, int(now.timestamp() * 1000))
+    return max((live or 0) + 1, _held(pods) + 1, int(now.timestamp() * 1000))
+
+
+def _held(pods: tuple[Pod, ...]) -> int:
+    """The newest generation that a server holds: it takes only what is newer still."""
+    said = (p.report.generation for p in pods if p.report)
+    return max((generation for generation in said if generation < _GENERATION_LIMIT), default=0)
 
 
 def _encoded(plan: contract.Plan) -> bytes:
@@ -146,12 +166,25 @@ def _generation(text: str) -> int | None:
     except ValueError:
         return None
     found = plan.get("generation") if isinstance(plan, dict) else None
-    return found if isinstance(found, int) and found > 0 else None
+    return found if isinstance(found, int) and 0 < found < _GENERATION_LIMIT else None
 
 
 def _text(pod_set: PodSet) -> str:
+    return _data(pod_set).get(contract.PLAN_KEY) or ""
+
+
+def _data(pod_set: PodSet) -> Mapping[str, str]:
     data: Mapping[str, str] = (pod_set.plan or {}).get("data") or {}
-    return data.get(contract.PLAN_KEY) or ""
+    return data
+
+
+@lru_cache(_SIGNATURES_KEPT)
+def _verified(raw: bytes, signature: str, public: str) -> contract.Plan | None:
+    try:
+        contract.verify(raw, signature, public)
+        return contract.Plan.decode(raw)
+    except contract.ContractError:
+        return None
 
 
 @lru_cache(_SIGNATURES_KEPT)

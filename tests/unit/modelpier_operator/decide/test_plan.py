@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from modelpier_operator.decide import intent, plan, podset
 from modelpier_operator.decide.podset import PodSet
@@ -85,6 +88,40 @@ def test_a_config_map_that_cannot_be_read_is_written_anew() -> None:
         spoilt = PodSet("s", plan={"data": {contract.PLAN_KEY: text}})
         signed = plan.signed(revision(), spoilt, ID, KEYS, T0)
         assert contract.Plan.decode(signed.raw).generation == int(T0.timestamp() * 1000)
+
+
+@pytest.mark.parametrize("generation", [2**53, 2**64 - 1, 10**40])
+def test_a_generation_that_no_operator_wrote_counts_as_no_plan(generation: int) -> None:
+    spoilt = PodSet("s", plan={"data": {contract.PLAN_KEY: f'{{"generation": {generation}}}'}})
+    assert plan.signed(revision(), spoilt, ID, KEYS, T0).generation == int(T0.timestamp() * 1000)
+    boasting = PodSet("s", pods=(running(generation=generation),))
+    assert plan.signed(revision(), boasting, ID, KEYS, T0).generation == int(T0.timestamp() * 1000)
+
+
+def test_a_server_that_holds_a_newer_plan_is_given_one_that_is_newer_still() -> None:
+    first = plan.signed(revision(), PodSet("s"), ID, KEYS, T0)
+    ahead = running("ahead", ready=True, generation=first.generation + 5)
+    subject = live(first, ahead)
+    newer = plan.signed(revision(), subject, ID, KEYS, T0)
+    assert newer.generation == first.generation + 6
+    assert [push.pod_uid for push in plan.pushes(subject, newer)] == ["uid-ahead"]
+    assert contract.Plan.decode(newer.raw).models == contract.Plan.decode(first.raw).models
+
+
+def test_the_digest_of_a_plan_counts_only_as_the_operator_signed_it_for_this_set() -> None:
+    pinned = revision().remembering(digest=DIGEST)
+    signed = plan.signed(pinned, PodSet("s"), ID, KEYS, T0)
+    subject = live(signed)
+    assert plan.live_digest(revision(), subject, ID, KEYS.public) == DIGEST
+    foreign = plan.signed(pinned, PodSet("t"), ID, KEYS, T0)
+    unsigned = plan.SignedPlan(signed.generation, signed.raw.replace(b"aaaa", b"bbbb"), signed.signature)
+    other = replace(revision(), name="m-other")
+    assert plan.live_digest(revision(), live(foreign), ID, KEYS.public) is None
+    assert plan.live_digest(revision(), live(unsigned), ID, KEYS.public) is None
+    assert plan.live_digest(other, subject, ID, KEYS.public) is None
+    assert plan.live_digest(revision(), subject, ("another", "m"), KEYS.public) is None
+    assert plan.live_digest(revision(), PodSet("s"), ID, KEYS.public) is None
+    assert plan.live_digest(revision(), None, ID, KEYS.public) is None
 
 
 def test_the_first_digest_is_that_of_the_oldest_pod_that_loaded() -> None:

@@ -6,11 +6,12 @@ import copy
 
 import pytest
 
+from modelpier_operator import names
 from modelpier_operator.decide.facts import Observed
 from modelpier_operator.judge import judge
-from support.builders import KEYS, T0, at, md, settings
+from support.builders import DIGEST, KEYS, T0, at, md, settings
 from support.simulation import Operator
-from support.world import DictStore, World
+from support.world import Behaviour, DictStore, World
 
 
 def rolling() -> Operator:
@@ -66,6 +67,46 @@ def test_a_crash_after_any_write_of_the_first_pass_ends_in_the_same_objects(writ
     assert names[0] == names[1]
     assert cut.world.made == 1
     assert cut.md["status"]["readyReplicas"] == 1
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "ConfigMap"])
+def test_an_object_that_somebody_deleted_comes_back_as_it_was(kind: str) -> None:
+    subject = Operator(md(replicas=2))
+    subject.settle()
+    (gone,) = subject.world.store.list(kind)
+    subject.world.store.remove(gone)
+    subject.run()
+    (back,) = subject.world.store.list(kind)
+    if kind == "Deployment":
+        assert back == gone
+    assert back["metadata"] == gone["metadata"]
+
+
+def test_a_deployment_made_in_a_later_pass_than_its_plan_is_the_same() -> None:
+    whole, cut = Operator(md()), Operator(md())
+    whole.run()
+    writes = [c["kind"] for c in whole.outcomes[0].children].index("ConfigMap") + 1
+    cut.run(writes)
+    cut.run()
+    assert cut.world.store.list("Deployment") == whole.world.store.list("Deployment")
+
+
+@pytest.mark.parametrize("memory", [{}, {names.ANNOTATION_DIGEST: "sha256:" + "b" * 64}])
+def test_the_digest_in_a_signed_plan_is_never_pinned_anew(memory: dict[str, str]) -> None:
+    """The ControllerRevision does not tell it, or another one, and the pod that loaded it first is gone."""
+    subject = Operator(md(replicas=1))
+    subject.settle()
+    (before,) = subject.world.store.list("ConfigMap")
+    for revision in subject.world.store.list("ControllerRevision"):
+        del revision["metadata"]["annotations"][names.ANNOTATION_DIGEST]
+        revision["metadata"]["annotations"] |= memory
+    subject.world.models[subject.md["spec"]["model"]["uri"]] = Behaviour(digest="sha256:" + "b" * 64)
+    for pod in subject.world.pods():
+        subject.world.crash(pod)
+    subject.settle(60)
+    (revision,) = subject.world.store.list("ControllerRevision")
+    assert revision["metadata"]["annotations"][names.ANNOTATION_DIGEST] == DIGEST
+    assert subject.world.store.list("ConfigMap") == [before]
 
 
 def test_a_timer_is_asked_for_whenever_time_alone_decides() -> None:
