@@ -96,7 +96,9 @@ class Applier:
         """By uid: the hash that was applied, and the object that came of it and did not contain what was wanted."""
 
     async def children(self, md: Manifest, wanted: Iterable[Manifest], unwanted: Iterable[Ref]) -> Applied:
-        """In waves: Deployments after what their pods need, deletions last; a wave with problems is the last one.
+        """In waves: memory, then what pods need, then Deployments, deletions last; a wave with problems is the last
+        one. Memory comes first because what follows rests on it: a plan that names a digest nobody has noted would be
+        contradicted by the next one after a crash in between.
 
         Raises ApiError for what another try may mend, OwnerGoneError before anything is created for nobody.
         """
@@ -104,9 +106,8 @@ class Applier:
         if any(self._live(target) is None for target in targets):
             await self._confirm(md)
         result = NOTHING
-        for last in (False, True):
-            wave = [target for target in targets if (target.kind == DEPLOYMENT) == last]
-            result |= await _all(self._bring(target) for target in wave)
+        for number in sorted({_wave(target) for target in targets}):
+            result |= await _all(self._bring(target) for target in targets if _wave(target) == number)
             if result.problems:
                 return result
         return result | await _all(self._delete(md, ref) for ref in unwanted)
@@ -229,6 +230,10 @@ class Applier:
             # Somebody's finalizer holds it.
             store.learn(answer)
         return WROTE
+
+
+def _wave(target: Target) -> int:
+    return {CONTROLLER_REVISION: 0, DEPLOYMENT: 2}.get(target.kind, 1)
 
 
 def _refusal(target: Target, error: errors.RefusedError) -> Applied:
