@@ -79,6 +79,8 @@ class World:
     store: Store
     nodes: Mapping[str, int] = field(default_factory=lambda: {"n1": 8})
     """GPUs by node."""
+    cores: int = 1000
+    """Pods that the CPUs of all nodes together are enough for."""
     models: dict[str, Behaviour] = field(default_factory=dict)
     """By URI; a model that is not named loads."""
     uneven: bool = False
@@ -179,9 +181,12 @@ class World:
                 continue
             wanted, placed = gpus_of(pod), copy.deepcopy(pod)
             node = next((n for n in sorted(self.nodes) if self.free(n) >= wanted), None)
-            if node:
+            crowded = sum(bool(p["spec"].get("nodeName")) and not _ended(p) for p in self.pods()) >= self.cores
+            if node and not crowded:
                 placed["spec"]["nodeName"] = node
-            _set_scheduled(placed, node, self.second, len(self.nodes))
+            _set_scheduled(
+                placed, placed["spec"].get("nodeName"), self.second, f"Insufficient {'cpu' if crowded else GPU}"
+            )
             if placed != pod:
                 self.store.put(placed)
 
@@ -299,9 +304,9 @@ def _set_ready(pod: Object, *, ready: bool, second: int) -> None:
     _set_condition(pod, {"type": "Ready", "status": str(ready)}, second)
 
 
-def _set_scheduled(pod: Object, node: str | None, second: int, nodes: int) -> None:
+def _set_scheduled(pod: Object, node: str | None, second: int, lacks: str) -> None:
     condition: Object = {"type": "PodScheduled", "status": str(bool(node))}
     if node is None:
-        message = f"0/{nodes} nodes are available: {nodes} Insufficient {GPU}."
+        message = f"0/1 nodes are available: 1 {lacks}."
         condition |= {"reason": "Unschedulable", "message": message}
     _set_condition(pod, condition, second)

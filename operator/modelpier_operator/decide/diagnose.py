@@ -22,6 +22,9 @@ from modelpier_server.contract import ModelState
 MESSAGE_LIMIT = 1024
 """Characters; the API server takes 32,768, people do not."""
 _GPU = re.compile(r"Insufficient (\S*(?:gpu|mig-|tpu|accelerator)\S*)", re.IGNORECASE)
+_ROOM = re.compile(r"Insufficient (\S+)|Too many pods|max volume count|free ports")
+"""https://github.com/kubernetes/kubernetes/tree/master/pkg/scheduler/framework/plugins: noderesources/fit.go,
+nodeports, nodevolumelimits."""
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaims|volume", re.IGNORECASE)
 _SECRET = re.compile(r"secrets? \"[^\"]*\" (?:not found|is forbidden)|references non-existent secret|key .* in Secret")
 _CONFIG_MAP = re.compile(r"configmaps? \"[^\"]*\" not found|references non-existent config key|key .* in ConfigMap")
@@ -114,12 +117,20 @@ def problem(problems: Iterable[Problem]) -> Finding | None:
 _PROBLEMS = {"Forbidden": Reason.OPERATOR_FORBIDDEN, "Invalid": Reason.OBJECT_REJECTED}
 
 
-def waits_for_gpu_since(subject: Pod) -> str | None:
-    """Since when the scheduler finds no GPU for it."""
-    finding = _scheduler(subject, "")
-    if not finding or finding.reason is not Reason.INSUFFICIENT_GPU:
+def waits_for_room_since(subject: Pod) -> str | None:
+    """Since when the scheduler finds no room for it: what other pods hold, and would leave behind. A selector that no
+    node has, a taint or a missing volume is nothing that old pods could make way for.
+    """
+    if not _scheduler(subject, "") or not lacks(subject):
         return None
     return subject.condition("PodScheduled").get("lastTransitionTime") or subject.created
+
+
+def lacks(subject: Pod) -> tuple[str, ...]:
+    """What the scheduler finds too little of: resources as it names them, such as `cpu` or `nvidia.com/gpu`."""
+    message = str(subject.condition("PodScheduled").get("message") or "")
+    named = (match.group(1) or match.group(0) for match in _ROOM.finditer(message))
+    return tuple(name.rstrip(".,") for name in named)
 
 
 # ------------------------------------------------------------------------------------------------ the judges, in order

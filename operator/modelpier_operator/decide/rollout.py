@@ -145,7 +145,7 @@ def hopeless(s: Situation) -> Decision | None:
 
 
 def moving(s: Situation) -> Decision | None:
-    """Surge or Replace, as the planner chose; Auto changes its mind when the surged pods find no GPU."""
+    """Surge or Replace, as the planner chose; Auto changes its mind when the surged pods find no room."""
     if not s.stable:
         raise AssertionError("a first revision is decided before")
     wanted = _placed(s, _started(s))
@@ -205,10 +205,16 @@ def _placed(s: Situation, wanted: Revision) -> Revision:
     if known is None or known.asked is not s.rollout.strategy:
         return wanted.remembering(placement=placement.choose(s.rollout.strategy, need, s.replicas, s.capacity))
     if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and capacity_left(s, s.new) == 0.0:
-        waited = s.rollout.capacity_wait_seconds
-        why = f"New pods beside the old ones found no free GPU ({need.resource}), or no quota for one, for {waited} s."
+        why = f"New pods beside the old ones lacked {_lacking(s)} for {s.rollout.capacity_wait_seconds} s."
         return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, why))
     return wanted
+
+
+def _lacking(s: Situation) -> str:
+    """What the new pods wait for, in the scheduler's words."""
+    named = {name for p in s.new.active if diagnose.waits_for_room_since(p) for name in diagnose.lacks(p)}
+    quota = {"quota"} if diagnose.waits_for_quota_since(s.new.deployment) else set()
+    return " or ".join(sorted(named | quota))
 
 
 def _replacing(s: Situation, stable: Revision, chosen: Placement) -> replacing.Hold:
@@ -270,7 +276,7 @@ def _became_ready(pod: Pod) -> str | None:
 
 def capacity_left(s: Situation, pod_set: PodSet) -> float | None:
     """Seconds until a set has waited long enough for room; 0: it has; None: no pod of it waits for any."""
-    since = [diagnose.waits_for_gpu_since(p) for p in pod_set.active]
+    since = [diagnose.waits_for_room_since(p) for p in pod_set.active]
     since.append(diagnose.waits_for_quota_since(pod_set.deployment))
     waits = [clock.elapsed(moment, s.now) for moment in since if moment]
     return max(0.0, s.rollout.capacity_wait_seconds - max(waits)) if waits else None

@@ -239,9 +239,17 @@ def test_a_resource_whose_name_says_nothing_of_a_gpu() -> None:
 
 def test_waiting_for_a_gpu_counts_from_the_scheduler_s_verdict() -> None:
     waits = subject(unscheduled=f"1 Insufficient {GPU}.", created=0, since=7)
-    assert diagnose.waits_for_gpu_since(waits) == stamp(7)
-    assert diagnose.waits_for_gpu_since(subject(unscheduled="1 Insufficient cpu.")) is None
-    assert diagnose.waits_for_gpu_since(subject(ready=True)) is None
+    assert diagnose.waits_for_room_since(waits) == stamp(7)
+    for message in ("1 Insufficient cpu.", "2 Insufficient memory, 1 Too many pods."):
+        assert diagnose.waits_for_room_since(subject(unscheduled=message, since=7)) == stamp(7)
+    for message in ("3 node(s) didn't match Pod's node affinity/selector.", 'persistentvolumeclaim "x" not found'):
+        assert diagnose.waits_for_room_since(subject(unscheduled=message)) is None, "old pods hold nothing of it"
+    assert diagnose.waits_for_room_since(subject(ready=True)) is None
+
+
+def test_what_a_pod_waits_for_in_the_scheduler_s_words() -> None:
+    message = "0/4 nodes are available: 1 Insufficient cpu, 2 Insufficient nvidia.com/gpu, 1 Too many pods."
+    assert diagnose.lacks(subject(unscheduled=message)) == ("cpu", "nvidia.com/gpu", "Too many pods")
 
 
 def test_the_worst_pod_speaks() -> None:

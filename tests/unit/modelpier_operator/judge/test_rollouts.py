@@ -152,6 +152,18 @@ def test_without_sight_of_nodes_a_stuck_surge_turns_to_replace() -> None:
     assert ready(subject) == "True/Serving"
 
 
+def test_a_surge_that_finds_no_cpu_turns_to_replace_and_says_so() -> None:
+    subject = operator(replicas=2, rollout={"capacityWaitSeconds": 20})
+    subject.world.cores = 2
+    subject.edit(model=TWO)
+    watch(subject, 15)
+    assert rollout(subject)["strategy"] == "Surge"
+    subject.settle()
+    assert rollout(subject)["strategy"] == "Replace"
+    assert "lacked cpu for 20 s" in rollout(subject)["reason"]
+    assert ready(subject) == "True/Serving"
+
+
 def test_an_explicit_surge_never_turns() -> None:
     subject = operator(gpus=1, replicas=1, gpu=1, rollout={"strategy": "Surge", "progressDeadlineSeconds": 100})
     subject.edit(model=TWO)
