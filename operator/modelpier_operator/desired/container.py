@@ -41,6 +41,11 @@ def container(
     }
 
 
+def drain_limit(spec: ModelDeploymentSpec) -> int:
+    """Seconds that requests in flight get at a pod's end: an answer that is still in time is not cut off."""
+    return max(int(contract.DRAIN_LIMIT_SECONDS), spec.server.limits.request_timeout_seconds)
+
+
 def _environment(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> list[dict[str, Any]]:
     values = {
         contract.ENV_PLAN_FILE: f"{contract.PLAN_DIR}/{contract.PLAN_KEY}",
@@ -50,6 +55,7 @@ def _environment(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, ke
         contract.ENV_MODEL_STORAGE: str(int(quantity_value(spec.resources.model_storage))),
         contract.ENV_CREDENTIALS_DIR: contract.CREDENTIALS_DIR,
         contract.ENV_PVC_DIR: contract.PVC_DIR,
+        contract.ENV_DRAIN_LIMIT: str(drain_limit(spec)),
         contract.ENV_TERMINATION_LOG: contract.TERMINATION_LOG,
         **{name: settings.proxy_env[name] for name in sorted(settings.proxy_env)},
     }

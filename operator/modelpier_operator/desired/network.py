@@ -32,12 +32,13 @@ def network_policy(md: Manifest, settings: Settings) -> dict[str, Any]:
             "podSelector": {"matchLabels": all_pods(md)},
             "policyTypes": ["Ingress"],
             "ingress": [
-                {"ports": [_port(contract.HTTP_PORT), _port(contract.GRPC_PORT)]},
-                {"from": [operator], "ports": [_port(contract.ADMIN_PORT)]},
+                {"ports": [_ports(1, contract.ADMIN_PORT - 1), _ports(contract.ADMIN_PORT + 1, 65535)]},
+                {"from": [operator], "ports": [{"protocol": "TCP", "port": contract.ADMIN_PORT}]},
             ],
         },
     }
 
 
-def _port(number: int) -> dict[str, Any]:
-    return {"protocol": "TCP", "port": number}
+def _ports(first: int, last: int) -> dict[str, Any]:
+    """Whatever else listens in a pod (a side-car's metrics, say) is none of this policy's business."""
+    return {"protocol": "TCP", "port": first, "endPort": last}

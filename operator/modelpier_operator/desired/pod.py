@@ -15,7 +15,7 @@ from modelpier_operator.decide import intent
 from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired import merge, serviceaccount
-from modelpier_operator.desired.container import container
+from modelpier_operator.desired.container import container, drain_limit
 from modelpier_operator.desired.metadata import labels
 from modelpier_operator.desired.volumes import volumes
 from modelpier_operator.settings import PlanKeys, Settings
@@ -24,7 +24,6 @@ from modelpier_server import contract
 USER = 65532
 """`nonroot` of the images."""
 _EXIT_SECONDS = 5
-GRACE_SECONDS = int(contract.DRAIN_ACCEPT_SECONDS + contract.DRAIN_LIMIT_SECONDS) + _EXIT_SECONDS
 
 
 def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _spec(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: Pla
         # An account of the user's own is there for workload identity, which is a matter of its token.
         "automountServiceAccountToken": None if server.service_account_name else False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": int(contract.DRAIN_ACCEPT_SECONDS) + drain_limit(spec) + _EXIT_SECONDS,
         "imagePullSecrets": [{"name": name} for name in secrets],
         "securityContext": {
             "runAsNonRoot": True,

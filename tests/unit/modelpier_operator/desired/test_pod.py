@@ -49,11 +49,12 @@ def test_everything_that_is_written_has_a_limit_and_is_asked_for() -> None:
     assert environment[contract.ENV_MODEL_STORAGE] == str(3 * 1024**3)
 
 
-def test_a_pod_outlives_its_drain() -> None:
-    assert (
-        template()["spec"]["terminationGracePeriodSeconds"]
-        > contract.DRAIN_ACCEPT_SECONDS + contract.DRAIN_LIMIT_SECONDS
-    )
+@pytest.mark.parametrize(("timeout", "limit"), [(5, 30), (60, 60), (600, 600)])
+def test_a_pod_outlives_its_drain_and_the_drain_the_longest_request(timeout: int, limit: int) -> None:
+    rendered = template(server={"limits": {"requestTimeoutSeconds": timeout}})
+    told = {e["name"]: e.get("value") for e in server(rendered)["env"]}
+    assert told[contract.ENV_DRAIN_LIMIT] == str(limit)
+    assert rendered["spec"]["terminationGracePeriodSeconds"] == contract.DRAIN_ACCEPT_SECONDS + limit + 5
 
 
 def test_a_slow_start_has_its_own_time() -> None:
