@@ -112,22 +112,24 @@ class Reconciler:
         if md is None or md["metadata"].get("deletionTimestamp"):
             self._forget(key)
             return
-        outcome, applied = await self._settle(key, md)
+        outcome, applied, settled = await self._settle(key, md)
         md = self._caches.deployments.get(key)
         if md is None:
             self._forget(key)
             return
         await self._status.write(md, outcome.status)
         self._attend(key, md, outcome)
-        if applied.problems or applied.waiting:
+        if applied.problems or applied.waiting or not settled:
             self._queue.failed(key)
         else:
             self._queue.succeeded(key)
         if outcome.requeue_after is not None:
             self._queue.add_after(key, outcome.requeue_after)
 
-    async def _settle(self, key: Key, md: Manifest) -> tuple[Outcome, Applied]:
-        """Applies until nothing is left to write, so that the outcome is that of what there is now."""
+    async def _settle(self, key: Key, md: Manifest) -> tuple[Outcome, Applied, bool]:
+        """Applies until nothing is left to write, so that the outcome is that of what there is now; and whether that
+        came to an end. Where somebody undoes each write it never does, and only a back-off keeps the peace.
+        """
         for _ in range(ROUNDS):
             problems = self._problems.get(key, ())
             observed = observe(self._caches, self._reports, md, problems)
@@ -135,10 +137,9 @@ class Reconciler:
             applied = await self._applier.children(md, outcome.children, outcome.delete)
             self._remember(key, applied.problems)
             if not applied.wrote and applied.problems == problems:
-                return outcome, applied
+                return outcome, applied, True
             md = self._caches.deployments.get(key) or md
-        self._queue.add(key)
-        return outcome, applied
+        return outcome, applied, False
 
     def _remember(self, key: Key, problems: tuple[Problem, ...]) -> None:
         if problems:

@@ -31,8 +31,8 @@ class Caches:
         self.deployments = Deployments(changed)
         self.children: Mapping[str, Store] = {kind: Store(self._owner_changed) for kind in CHILDREN}
         self.replica_sets = Store(self._owner_changed, replica_set_trim)
-        self.pods = Store(self._owner_changed, pod_trim)
         self.complaints = Complaints(self._pod_changed)
+        self.pods = Store(self._owner_changed, pod_trim, gone=self.complaints.forget)
         self.capacity = CapacityCache()
         self.informers = tuple(self._informers(settings.watch_namespaces))
         self._tasks: list[asyncio.Task[None]] = []

@@ -74,13 +74,17 @@ def replica_set_trim(manifest: Object) -> Object:
 
 
 class Store:
-    def __init__(self, changed: Changed, trim: Trim = without_bulk) -> None:
-        self._changed, self._trim = changed, trim
+    """`gone` is called with the uid of an object whose end the API server has shown."""
+
+    def __init__(
+        self, changed: Changed, trim: Trim = without_bulk, gone: Callable[[str], None] = lambda _uid: None
+    ) -> None:
+        self._changed, self._trim, self._gone = changed, trim, gone
         self._entries: dict[Key, Entry] = {}
         self._owned: dict[Key, set[Key]] = {}
         self._positions: dict[str, int] = {}
-        self._buried: set[str] = set()
-        """Uids of objects that we deleted and whose end the watch has not shown yet."""
+        self._buried: dict[str, Key] = {}
+        """By uid: objects that we deleted and whose end the watch has not shown yet."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,7 +111,8 @@ class Store:
 
     def drop(self, manifest: Object) -> None:
         metadata = manifest["metadata"]
-        self._buried.discard(metadata["uid"])
+        self._buried.pop(metadata["uid"], None)
+        self._gone(metadata["uid"])
         key = metadata["namespace"], metadata["name"]
         entry = self._entries.get(key)
         if entry is not None and entry.uid == metadata["uid"]:
@@ -121,7 +126,9 @@ class Store:
             entry = self._entries[key]
             if key not in seen and entry.version <= version:
                 self._remove(key)
+                self._gone(entry.uid)
                 self._changed(entry.owner)
+        self._exhume(namespace, seen)
 
     def advance(self, namespace: str | None, version: int) -> None:
         name = namespace or ""
@@ -141,7 +148,7 @@ class Store:
         """Our deletion was carried out: an older event must not bring the object back."""
         entry = self._entries.get(key)
         if entry is not None and entry.uid == uid:
-            self._buried.add(uid)
+            self._buried[uid] = key
             self._remove(key)
 
     # ------------------------------------------------------------------------------------------ inside
@@ -161,6 +168,16 @@ class Store:
         self._entries[key] = Entry(uid, version, owner, compact(self._trim(manifest)), posted)
         self._owned.setdefault(owner, set()).add(key)
         return True
+
+    def _exhume(self, namespace: str | None, seen: set[Key]) -> None:
+        """A listing without an object is all that will ever be heard of its end, where the watch missed it."""
+        for uid, key in tuple(self._buried.items()):
+            if namespace in (None, key[0]) and (key not in seen or self._is_another(key, uid)):
+                del self._buried[uid]
+
+    def _is_another(self, key: Key, uid: str) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and entry.uid != uid
 
     def _remove(self, key: Key) -> None:
         entry = self._entries.pop(key)

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelpier_operator.cluster.caches import Caches
 from modelpier_operator.cluster.complaints import MESSAGE, PODS, Complaints
 from modelpier_operator.decide.facts import Complaint
+from modelpier_operator.telemetry import Telemetry
+from support.api import MemoryApi
+from support.builders import settings
 
 
 def event(reason: str = "FailedMount", message: str = "no Secret", pod: str = "p") -> dict[str, Any]:
@@ -33,3 +37,13 @@ def test_whoever_writes_many_events_fills_nothing() -> None:
     assert complaints.of("uid-0") == ()
     [newest] = complaints.of(f"uid-{PODS + 9}")
     assert len(newest.message) == MESSAGE
+
+
+async def test_what_was_said_of_a_pod_goes_with_it() -> None:
+    caches = Caches(MemoryApi().connect(), settings(), Telemetry(), lambda _: None)
+    manifest = {"metadata": {"name": "p", "namespace": "team", "uid": "uid-p", "resourceVersion": "1", "labels": {}}}
+    caches.pods.put(manifest)
+    caches.complaints.put(event())
+    assert caches.complaints.of("uid-p")
+    caches.pods.drop(manifest)
+    assert caches.complaints.of("uid-p") == ()

@@ -107,3 +107,30 @@ def test_trims_keep_what_is_asked_for() -> None:
     assert pod_trim(pod)["spec"] == {"nodeName": "n1", "containers": [kept]}
     assert pod_trim(pod)["status"] == {"phase": "Running"}
     assert replica_set_trim({**child(), "spec": {"replicas": 2, "template": {}}})["spec"] == {"replicas": 2}
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_a_listing_ends_what_was_buried_where_the_watch_missed_it(watched: Watched, *, successor: bool) -> None:
+    store = watched.store
+    store.put(child(version=12))
+    store.bury(("team", "c"), "u1")
+    store.retain("elsewhere", set(), 20)
+    store.retain(None, {("team", "c")}, 12)
+    store.put(child(version=13))
+    assert watched.names() == [], "that listing was older than the deletion"
+    if successor:
+        store.put(child(version=21, uid="u2"))
+    store.retain(None, {("team", "c")} if successor else set(), 22)
+    assert not store._buried, "nothing is kept for ever"
+    assert watched.names() == (["c"] if successor else [])
+
+
+def test_who_is_interested_hears_of_each_end() -> None:
+    gone: list[str] = []
+    store = Store(lambda _: None, gone=gone.append)
+    store.put(child("a", uid="ua"))
+    store.put(child("a", uid="ua", version=11))
+    store.put(child("b", uid="ub"))
+    store.drop(child("a", uid="ua", version=12))
+    store.retain(None, set(), 20)
+    assert gone == ["ua", "ub"]
