@@ -73,9 +73,7 @@ class Account:
 
 
 @pytest.fixture
-def account(
-    shared_control_plane: ControlPlane, api_server: ApiServer, namespace: str, tmp_path: Path
-) -> Account:
+def account(shared_control_plane: ControlPlane, api_server: ApiServer, namespace: str, tmp_path: Path) -> Account:
     return Account(shared_control_plane, api_server, f"operator-{namespace}", tmp_path)
 
 
