@@ -14,7 +14,7 @@ from modelpier_operator import names
 from modelpier_operator.api import validation
 from modelpier_operator.api.conditions import Reason
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
-from modelpier_operator.decide import gather, goals, intent, plan, retreat, revision
+from modelpier_operator.decide import clock, gather, goals, intent, plan, retreat, revision
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Ref
 from modelpier_operator.decide.gather import Facts
@@ -80,7 +80,7 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
         usable = revision.newest(r for r in facts.revisions if r.hash == taken.hash and r.image == image)
     if usable:
         return revision.wanted_again(_pinned(facts, usable, keys), highest)
-    return Revision(
+    made = Revision(
         name=names.revision_name(facts.name, names.digest([taken.hash, image]) if known else taken.hash),
         number=highest + 1,
         hash=taken.hash,
@@ -90,6 +90,7 @@ def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> 
         # Another runtime of the same model: it must serve the same bytes.
         memory=Memory(digest=known.memory.digest if known else None),
     )
+    return _pinned(facts, made, keys)  # somebody may have deleted it while its pods went on serving
 
 
 def _pinned(facts: Facts, known: Revision, keys: PlanKeys) -> Revision:
@@ -123,7 +124,7 @@ def _refusal(facts: Facts, spec: ModelDeploymentSpec, settings: Settings) -> Fin
 def _situation(observed: Observed, facts: Facts, asked: Ask, now: datetime) -> Situation:
     return Situation(
         facts=facts,
-        stable=revision.stable(asked.revisions),
+        stable=revision.stable(asked.revisions) or _served_before(facts, asked, now),
         wanted=asked.wanted,
         replicas=asked.replicas,
         rollout=asked.rollout,
@@ -133,26 +134,36 @@ def _situation(observed: Observed, facts: Facts, asked: Ask, now: datetime) -> S
     )
 
 
+def _served_before(facts: Facts, asked: Ask, now: datetime) -> Revision | None:
+    """The revision to fall back to when none was promoted: the operator was away while its pods became ready."""
+    serving = [r for r in asked.revisions if (live := facts.serving(r.name)) and live.ready]
+    if asked.wanted in serving or not (found := revision.newest(serving)):
+        return None
+    return found.remembering(promoted=clock.stamp(now))
+
+
 def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings, keys: PlanKeys) -> Outcome:
     facts, decision = s.facts, retreat.decide(s)
     sets = goals.goals(facts, decision)
     plans = {g.name: plan.signed(g.revision, g.live, (facts.uid, facts.name), keys, s.now) for g in sets}
-    selected = goals.selected(decision, sets)
+    orphans = goals.orphans(facts, sets, asked.replicas)
+    selected = goals.selected(decision, sets, orphans)
     wish = Wish(
         md=facts.md,
         revisions=_history(asked, decision),
         goals=sets,
         plans=plans,
         selected=selected,
+        selected_since=goals.selected_since(facts, selected, s.now),
         replicas=asked.replicas,
         progress_deadline=asked.rollout.progress_deadline_seconds,
     )
     wanted = children(wish, settings)
-    draining, wait = _draining(facts, sets, decision, s.now)
+    draining, wait = _draining(facts, sets, selected, s.now)
     view = View(observed, facts, s.now, decision, sets, selected, asked.replicas, asked.refusal)
     return Outcome(
         children=wanted,
-        delete=_surplus(facts, wanted, draining),
+        delete=_surplus(facts, wanted, draining | {o.name for o in orphans}),
         status=status(view, settings),
         pushes=tuple(push for g in sets for push in plan.pushes(g.live, plans[g.name])),
         follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name])),
@@ -168,9 +179,11 @@ def _history(asked: Ask, decision: Decision) -> tuple[Revision, ...]:
     return tuple(sorted(kept, key=lambda r: r.number))
 
 
-def _draining(facts: Facts, sets: tuple[Goal, ...], decision: Decision, now: datetime) -> tuple[set[str], float | None]:
+def _draining(
+    facts: Facts, sets: tuple[Goal, ...], selected: str | None, now: datetime
+) -> tuple[set[str], float | None]:
     """Pod sets that lost the production weight a moment ago and stay until that has spread, and for how long."""
-    left = goals.drain_left(decision, now)
+    left = goals.drain_left(facts, selected, now)
     staying = {s.name for s in goals.retired(facts, sets) if s.active} if left else set()
     return staying, left if staying else None
 

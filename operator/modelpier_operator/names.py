@@ -42,6 +42,8 @@ ANNOTATION_STRATEGY = f"{GROUP}/strategy"
 """On a ControllerRevision: the strategy that the planner chose, and why."""
 ANNOTATION_DIGEST = f"{GROUP}/digest"
 """On a ControllerRevision: the digest pinned at the first load."""
+ANNOTATION_SELECTED = f"{GROUP}/selected"
+"""On the Service: RFC 3339 time at which its selector was written as it is."""
 
 CONTAINER = "server"
 """Name of the model server's container."""

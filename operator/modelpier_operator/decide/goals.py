@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelpier_operator import names
-from modelpier_operator.decide import clock
+from modelpier_operator.decide import address, clock, retreat
 from modelpier_operator.decide.gather import Facts
 from modelpier_operator.decide.podset import PodSet
 from modelpier_operator.decide.revision import Revision
@@ -44,7 +44,7 @@ def _goal(facts: Facts, revision: Revision, replicas: int) -> Goal:
     return Goal(name, template_hash, revision, replicas, PodSet(name))
 
 
-def selected(decision: Decision, wanted_sets: tuple[Goal, ...]) -> str | None:
+def selected(decision: Decision, wanted_sets: tuple[Goal, ...], orphans: tuple[PodSet, ...] = ()) -> str | None:
     """The pod set that the Service selects; None: every pod of the ModelDeployment.
 
     Never a set without a ready pod while another has one, whatever else is true: an answer from a revision that is not
@@ -54,19 +54,45 @@ def selected(decision: Decision, wanted_sets: tuple[Goal, ...]) -> str | None:
     chosen = next((g for g in wanted_sets if g.revision.name == primary.name), None)
     if decision.everyone or chosen is None:
         return None
-    if not chosen.ready and any(g.ready for g in wanted_sets):
+    if not chosen.ready and (orphans or any(g.ready for g in wanted_sets)):
         return None
     return chosen.name
 
 
-def drain_left(decision: Decision, now: datetime) -> float:
-    """Seconds until the sets that lost the production weight may go: endpoints take time to propagate.
-
-    A promotion far in the future was dated by another machine's clock: nobody waits for that.
+def orphans(facts: Facts, wanted_sets: tuple[Goal, ...], replicas: int) -> tuple[PodSet, ...]:
+    """Sets that serve although nobody knows their revision any more (somebody deleted its ControllerRevision): they
+    stay as they are until others serve.
     """
-    promoted = clock.parse(decision.stable.memory.promoted) if decision.stable else None
-    left = (promoted - now).total_seconds() + DRAIN_ACCEPT_SECONDS if promoted else 0.0
+    if not replicas or sum(g.ready for g in wanted_sets) >= retreat.enough(replicas):
+        return ()
+    known = {r.name for r in facts.revisions}
+    return tuple(s for s in retired(facts, wanted_sets) if s.ready and s.revision not in known)
+
+
+def selected_since(facts: Facts, pod_set: str | None, now: datetime) -> str:
+    """When the Service was given the selector that it shall have: now, unless it is seen to have it."""
+    since = _since(facts, pod_set)
+    return since if since and clock.parse(since) else clock.stamp(now)
+
+
+def drain_left(facts: Facts, pod_set: str | None, now: datetime) -> float:
+    """Seconds until sets beside the selected one may go: endpoints take time to propagate, once the Service is seen to
+    leave them out. A time far in the future is that of another machine's clock: nobody waits for that.
+    """
+    if pod_set is None:
+        return 0.0
+    moment = clock.parse(_since(facts, pod_set))
+    left = (moment - now).total_seconds() + DRAIN_ACCEPT_SECONDS if moment else DRAIN_ACCEPT_SECONDS
     return left if 0 < left <= 2 * DRAIN_ACCEPT_SECONDS else 0.0
+
+
+def _since(facts: Facts, pod_set: str | None) -> str | None:
+    """None while the live Service selects anything else."""
+    live = facts.owned.get(("Service", address.service_name(facts.md))) or {}
+    if (live.get("spec") or {}).get("selector") != address.selector(facts.md, pod_set):
+        return None
+    found: str | None = (live["metadata"].get("annotations") or {}).get(names.ANNOTATION_SELECTED)
+    return found
 
 
 def retired(facts: Facts, wanted_sets: tuple[Goal, ...]) -> tuple[PodSet, ...]:

@@ -27,6 +27,7 @@ class Wish:
     """By pod set."""
     selected: str | None
     """The pod set behind the Service; None: all."""
+    selected_since: str
     replicas: int
     progress_deadline: int
 
@@ -38,7 +39,7 @@ def children(wish: Wish, settings: Settings) -> tuple[dict[str, Any], ...]:
         network.network_policy(md, settings),
         *(revision.controller_revision(md, r) for r in wish.revisions),
         *(plan.plan_config_map(md, g.name, g.revision.name, wish.plans[g.name]) for g in wish.goals),
-        service.service(md, wish.selected),
+        service.service(md, wish.selected, wish.selected_since),
         *(disruption.disruption_budget(md) for _ in range(wish.replicas >= disruption.FROM_REPLICAS)),
         *(workload.deployment(md, g, wish.progress_deadline) for g in wish.goals),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelpier_operator import names
 from modelpier_operator.decide.address import selector, service_name
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired.metadata import metadata
@@ -13,11 +14,12 @@ TARGET = "http"
 """Name of the container's port: a pod set with another number would go on working."""
 
 
-def service(md: Manifest, pod_set: str | None) -> dict[str, Any]:
+def service(md: Manifest, pod_set: str | None, since: str) -> dict[str, Any]:
+    """`since`: when it was given this selector, written along with it."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(md, service_name(md)),
+        "metadata": metadata(md, service_name(md), annotations={names.ANNOTATION_SELECTED: since}),
         "spec": {
             "type": "ClusterIP",
             "selector": selector(md, pod_set),

@@ -102,3 +102,45 @@ def test_a_single_gpu_changes_hands() -> None:
     subject.settle()
     assert conditions(subject.md["status"])["Ready"] == "True/Serving"
     assert behind_service(subject) == 1
+
+
+def test_old_pods_stay_while_the_service_cannot_be_written() -> None:
+    """The promotion is remembered, the Service is not written: its endpoints are the old pods alone."""
+    subject = Operator(md(model=ONE, replicas=1))
+    subject.settle()
+    old = pod_set(subject.outcomes[-1])
+    subject.edit(model=TWO)
+    while pod_set(subject.judge()) == old:
+        subject.run()
+        subject.world.tick()
+    (service,) = subject.world.store.list("Service")
+    for _ in range(20):
+        subject.run()
+        subject.world.store.put(service)  # every write of it is lost
+        subject.world.tick()
+        assert sum(is_ready(p) for p in subject.world.pods(old)) == 1
+        assert subject.outcomes[-1].requeue_after
+    subject.run()
+    written = subject.world.second
+    while subject.world.store.get("Deployment", "team", str(old)):
+        subject.world.tick()
+        subject.run()
+    assert subject.world.second == written + 5
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_a_revision_that_somebody_deleted_takes_nothing_along_that_serves(rolling: bool) -> None:
+    subject = Operator(md(model=ONE, replicas=2))
+    subject.settle()
+    (revision,) = subject.world.store.list("ControllerRevision")
+    if rolling:
+        subject.edit(model=TWO)
+        subject.run()
+        subject.world.tick()
+    subject.world.store.remove(revision)
+    for _ in range(60):
+        subject.run()
+        assert behind_service(subject) >= 1
+        subject.world.tick()
+    assert conditions(subject.md["status"])["Ready"] == "True/Serving"
+    assert len(subject.world.store.list("Deployment")) == 1
