@@ -260,7 +260,10 @@ def _give_up(s: Situation, stable: Revision, finding: Finding) -> Decision:
 
 
 def _fallen_back(s: Situation, stable: Revision, failed: Revision) -> Decision:
-    return Decision(Phase.FAILED, stable, failed, {stable.name: s.replicas, failed.name: 0})
+    sizes = {stable.name: s.replicas}
+    if s.new.deployment:  # One that the API server refuses is not asked for again.
+        sizes[failed.name] = 0
+    return Decision(Phase.FAILED, stable, failed, sizes)
 
 
 def _left(s: Situation, wanted: Revision) -> float | None:

@@ -126,8 +126,8 @@ def _of(replica_set: Manifest, pod_set: str) -> bool:
 
 JUDGES: tuple[Callable[[View], Verdict | None], ...] = (
     _refused,
-    _unwritten,
     _given_up,
+    _unwritten,
     _asleep,
     _serves,
     _on_the_way,

@@ -144,3 +144,19 @@ def test_a_revision_that_somebody_deleted_takes_nothing_along_that_serves(rollin
         subject.world.tick()
     assert conditions(subject.md["status"])["Ready"] == "True/Serving"
     assert len(subject.world.store.list("Deployment")) == 1
+
+
+def test_a_revision_whose_deployment_is_refused_is_given_up_and_not_asked_for_again() -> None:
+    subject = Operator(md(model=ONE, replicas=1, rollout={"progressDeadlineSeconds": 100}))
+    subject.settle()
+    subject.edit(model=TWO)
+    subject.run()
+    for _ in range(120):
+        for made in subject.world.store.list("Deployment"):
+            if made["metadata"]["name"] != pod_set(subject.outcomes[-1]):
+                subject.world.store.remove(made)  # as if an admission webhook had refused it
+        subject.world.tick()
+        subject.run()
+    assert conditions(subject.md["status"])["Stalled"].startswith("True/")
+    assert [c["kind"] for c in subject.outcomes[-1].children].count("Deployment") == 1
+    assert behind_service(subject) == 1
