@@ -55,7 +55,6 @@ ENV_MODEL_STORAGE = "MODELPIER_MODEL_STORAGE"
 """Bytes that MODEL_DIR may hold: a larger model is refused with DISK_FULL before the kubelet would evict the pod."""
 ENV_CREDENTIALS_DIR = "MODELPIER_CREDENTIALS_DIR"
 ENV_PVC_DIR = "MODELPIER_PVC_DIR"
-ENV_POD_NAME = "MODELPIER_POD_NAME"
 ENV_TERMINATION_LOG = "MODELPIER_TERMINATION_LOG"
 
 PLAN_DIR = "/etc/modelpier/plan"

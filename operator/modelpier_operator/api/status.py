@@ -72,8 +72,6 @@ class RolloutStatus(Section):
     """Why it was chosen."""
     phase: Word | None = None
     """How far it is."""
-    message: Text | None = None
-    """The same for people."""
 
 
 class Timings(Section):

@@ -61,11 +61,7 @@ def _environment(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, ke
     }
     if settings.ca_config_map:
         values["SSL_CERT_FILE"] = f"{CA_DIR}/{CA_KEY}"
-    own_name = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
-    return [
-        *({"name": name, "value": value} for name, value in values.items() if value),
-        {"name": contract.ENV_POD_NAME, "valueFrom": own_name},
-    ]
+    return [{"name": name, "value": value} for name, value in values.items() if value]
 
 
 def _resources(spec: ModelDeploymentSpec) -> dict[str, Any]:

@@ -90,4 +90,4 @@ def test_the_reference_has_every_flag_and_variable() -> None:
     flags = [option for action in parser()._actions for option in action.option_strings if option.startswith("--")]
     variables = [value for name, value in vars(contract).items() if name.startswith("ENV_")]
     missing = [name for name in (*flags, *variables) if f"`{name}" not in page]
-    assert missing == ["--help", contract.ENV_POD_NAME]  # the name of the pod is for whoever reads its environment
+    assert missing == ["--help"]
