@@ -1,4 +1,5 @@
-"""Field ownership as the API server keeps it, as far as the operator can tell: maps by key, lists whole.
+"""Field ownership as the API server keeps it, as far as the operator can tell: maps by key, lists and selectors
+whole.
 
 Used by `support.api`. Sets are nested dicts as in managedFields' fieldsV1; a leaf is an empty one.
 https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
@@ -14,6 +15,8 @@ import orjson
 Object = dict[str, Any]
 Fields = dict[str, Any]
 IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
+ATOMIC = ("selector", "nodeSelector")
+"""Maps that are replaced as a whole (`x-kubernetes-map-type: atomic`)."""
 
 
 def owned(manifest: Mapping[str, Any]) -> Fields:
@@ -24,7 +27,7 @@ def owned(manifest: Mapping[str, Any]) -> Fields:
 
 
 def _set(value: Mapping[str, Any]) -> Fields:
-    return {f"f:{k}": _set(v) if isinstance(v, Mapping) and v else {} for k, v in value.items()}
+    return {f"f:{k}": _set(v) if isinstance(v, Mapping) and k not in ATOMIC else {} for k, v in value.items()}
 
 
 def union(some: Fields, others: Fields) -> Fields:
@@ -58,7 +61,7 @@ def remove(value: Object, fields: Fields) -> None:
 def merged(live: Any, wanted: Any) -> Any:
     if not isinstance(wanted, Mapping) or not isinstance(live, Mapping):
         return orjson.loads(orjson.dumps(wanted))
-    return {**live, **{k: merged(live.get(k), v) for k, v in wanted.items()}}
+    return {**live, **{k: merged(None if k in ATOMIC else live.get(k), v) for k, v in wanted.items()}}
 
 
 def changed(old: Any, new: Any) -> Fields:
