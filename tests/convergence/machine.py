@@ -252,7 +252,7 @@ class Convergence(RuleBasedStateMachine):
         # Who takes our label off an object takes it out of our sight, until its owner goes.
         ours = [c for c in mine if c["metadata"]["labels"].get(names.LABEL_MANAGED_BY) == names.MANAGED_BY]
         there = {(c["kind"], c["metadata"]["name"]) for c in ours}
-        assert (there - wanted_names, wanted_names - there) == (set(), set()), "(too many, missing)"
+        assert there == wanted_names, f"too many: {there - wanted_names}, missing: {wanted_names - there}"
         by_name = {(c["kind"], c["metadata"]["name"]): c for c in mine}
         for wanted in outcome.children:
             assert contains(by_name[wanted["kind"], wanted["metadata"]["name"]], wanted)

@@ -62,10 +62,16 @@ class Deployments:
         if entry is not None and entry.uid == manifest["metadata"]["uid"]:
             self._remove(key)
 
-    def learn(self, manifest: Object) -> None:
-        """The answer to a request of ours about an object that is known."""
-        if key_of(manifest) in self._entries:
-            self._set(manifest)
+    def learn(self, manifest: Object, status: Object) -> None:
+        """The answer to our write of `status`, if the object is known.
+
+        Others may have changed the object right before, which the watch has yet to bring. Their event is older than
+        the answer, so it will be no news then: it is news now.
+        """
+        key = key_of(manifest)
+        known = self.get(key)
+        if known is not None and self._set(manifest) and _matter({**known, "status": status}) != _matter(manifest):
+            self._changed(key)
 
     def forget(self, key: Key, uid: str) -> None:
         """The API server says that this one does not exist."""
@@ -109,3 +115,10 @@ class Deployments:
         entry = self._entries.pop(key)
         self._keys.pop(entry.owner, None)
         self._changed(key)
+
+
+def _matter(manifest: Object) -> Object:
+    """Without what differs after every write."""
+    metadata = manifest["metadata"]
+    told = {name: value for name, value in metadata.items() if name not in ("managedFields", "resourceVersion")}
+    return {**manifest, "metadata": told}

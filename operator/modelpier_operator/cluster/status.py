@@ -39,5 +39,5 @@ class StatusWriter:
             if "metadata.uid" in error.fields:
                 return False
             raise
-        self._deployments.learn(answer)
+        self._deployments.learn(answer, status)
         return True
