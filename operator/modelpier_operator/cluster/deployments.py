@@ -7,7 +7,7 @@ rare listing of names is compared with what is known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Deployments:
         if entry is not None and entry.uid == manifest["metadata"]["uid"]:
             self._remove(key)
 
-    def learn(self, manifest: Object, status: Object) -> None:
+    def learn(self, manifest: Object, status: Mapping[str, Any]) -> None:
         """The answer to our write of `status`, if the object is known.
 
         Others may have changed the object right before, which the watch has yet to bring. Their event is older than
