@@ -83,7 +83,7 @@ func (m *Maker) Make(md *ModelDeployment, livePlan string, now time.Time) (*Chil
 		plan:           plan,
 		serviceAccount: m.serviceAccount(md, names),
 		networkPolicy:  m.networkPolicy(md, names),
-		service:        m.service(md, names),
+		service:        m.service(md, names, now),
 		deployment:     m.deployment(md, names),
 	}
 	if md.Spec.Replicas >= 2 {
@@ -110,6 +110,7 @@ func (m *Maker) revision(md *ModelDeployment, names Names, now time.Time) (*apps
 func (m *Maker) plan(md *ModelDeployment, names Names, live string, now time.Time) (*corev1.ConfigMap, error) {
 	plan := Plan{
 		OwnerUID: string(md.UID),
+		PodSet:   names.podSet,
 		Models:   []PlannedModel{plannedModel(md, names.revision, version(md, names))},
 	}
 	data, err := planData(plan, live, m.key, now)
@@ -139,6 +140,11 @@ func (m *Maker) networkPolicy(md *ModelDeployment, names Names) *networkingv1.Ne
 	port := func(number int32) networkingv1.NetworkPolicyPort {
 		return networkingv1.NetworkPolicyPort{Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(intstr.FromInt32(number))}
 	}
+	ports := func(first, last int32) networkingv1.NetworkPolicyPort {
+		span := port(first)
+		span.EndPort = ptr.To(last)
+		return span
+	}
 	operator := networkingv1.NetworkPolicyPeer{
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": m.namespace}},
 		PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{labelName: "modelpier-operator"}},
@@ -149,16 +155,18 @@ func (m *Maker) networkPolicy(md *ModelDeployment, names Names) *networkingv1.Ne
 			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{labelDeployment: md.Name}},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 			Ingress: []networkingv1.NetworkPolicyIngressRule{
-				{Ports: []networkingv1.NetworkPolicyPort{port(httpPort), port(grpcPort)}},
+				{Ports: []networkingv1.NetworkPolicyPort{ports(1, adminPort-1), ports(adminPort+1, 65535)}},
 				{Ports: []networkingv1.NetworkPolicyPort{port(adminPort)}, From: []networkingv1.NetworkPolicyPeer{operator}},
 			},
 		},
 	}
 }
 
-func (m *Maker) service(md *ModelDeployment, names Names) *corev1.Service {
+func (m *Maker) service(md *ModelDeployment, names Names, now time.Time) *corev1.Service {
+	object := objectMeta(md, md.Name, nil)
+	object.Annotations = map[string]string{annotationSelected: now.UTC().Format(time.RFC3339)}
 	return &corev1.Service{
-		ObjectMeta: objectMeta(md, md.Name, nil),
+		ObjectMeta: object,
 		Spec: corev1.ServiceSpec{
 			Type:     corev1.ServiceTypeClusterIP,
 			Selector: map[string]string{labelDeployment: md.Name, labelPodSet: names.podSet},

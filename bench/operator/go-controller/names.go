@@ -19,6 +19,7 @@ const (
 
 	annotationRevision = "modelpier.dev/revision"
 	annotationStarted  = "modelpier.dev/started"
+	annotationSelected = "modelpier.dev/selected"
 
 	planKeyInConfigMap      = "plan.json"
 	signatureKeyInConfigMap = "plan.sig"

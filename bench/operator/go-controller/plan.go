@@ -12,6 +12,7 @@ type Plan struct {
 	Generation int64          `json:"generation"`
 	Models     []PlannedModel `json:"models"`
 	OwnerUID   string         `json:"owner_uid"`
+	PodSet     string         `json:"pod_set"`
 }
 
 type PlannedModel struct {

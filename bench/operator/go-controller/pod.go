@@ -14,7 +14,6 @@ import (
 
 const (
 	httpPort  = 8080
-	grpcPort  = 8081
 	adminPort = 8082
 
 	livePath  = "/v2/health/live"
@@ -29,8 +28,8 @@ const (
 	user         = 65532
 	tmpMebibytes = 64
 	logMebibytes = 192
-	// graceSeconds is the time to go on accepting (5), to drain (30) and a reserve.
-	graceSeconds = 40
+	// graceSeconds is the time to go on accepting (5) and a reserve, beside the time to drain.
+	graceSeconds = 10
 )
 
 // frozen is the pod template without what names its pod set: its hash is the pod set's.
@@ -45,6 +44,8 @@ func (m *Maker) template(md *ModelDeployment, names Names) corev1.PodTemplateSpe
 	template.Labels[labelPodSet] = names.podSet
 	template.Labels[labelPodSetHash] = names.podSetHash
 	template.Spec.Volumes[0].ConfigMap.Name = names.plan
+	server := &template.Spec.Containers[0]
+	server.Env = append(server.Env, corev1.EnvVar{Name: "MODELPIER_POD_SET", Value: names.podSet})
 	return template
 }
 
@@ -58,7 +59,7 @@ func (m *Maker) podSpec(md *ModelDeployment) corev1.PodSpec {
 		ServiceAccountName:            account,
 		AutomountServiceAccountToken:  token,
 		EnableServiceLinks:            ptr.To(false),
-		TerminationGracePeriodSeconds: ptr.To(int64(graceSeconds)),
+		TerminationGracePeriodSeconds: ptr.To(int64(graceSeconds + drainLimit(md))),
 		ImagePullSecrets:              pullSecrets(spec.Server.ImagePullSecrets),
 		NodeSelector:                  spec.Resources.NodeSelector,
 		Tolerations:                   spec.Resources.Tolerations,
@@ -125,11 +126,14 @@ func (m *Maker) environment(md *ModelDeployment) []corev1.EnvVar {
 		{Name: "MODELPIER_MODEL_STORAGE", Value: strconv.FormatInt(md.Spec.Resources.ModelStorage.Value(), 10)},
 		{Name: "MODELPIER_CREDENTIALS_DIR", Value: credentialsDir},
 		{Name: "MODELPIER_PVC_DIR", Value: pvcDir},
+		{Name: "MODELPIER_DRAIN_LIMIT", Value: strconv.Itoa(drainLimit(md))},
 		{Name: "MODELPIER_TERMINATION_LOG", Value: terminationLog},
-		{Name: "MODELPIER_POD_NAME", ValueFrom: &corev1.EnvVarSource{
-			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"},
-		}},
 	}
+}
+
+// drainLimit is what requests in flight get at a pod's end, in seconds.
+func drainLimit(md *ModelDeployment) int {
+	return max(30, md.Spec.Server.Limits.RequestTimeoutSeconds)
 }
 
 // probe names every default with a value: semantic comparison would take a zero for a difference.

@@ -57,13 +57,22 @@ func (r *Reconciler) ensure(ctx context.Context, md *ModelDeployment, want clien
 	live := empty(want)
 	_, err := controllerutil.CreateOrUpdate(ctx, r.Client, live, func() error {
 		live.SetLabels(merged(live.GetLabels(), want.GetLabels()))
-		if _, revision := want.(*appsv1.ControllerRevision); !revision {
+		if live.GetResourceVersion() == "" || !dated(want) {
 			live.SetAnnotations(merged(live.GetAnnotations(), want.GetAnnotations()))
 		}
 		overlay(live, want)
 		return controllerutil.SetControllerReference(md, live, r.scheme)
 	})
 	return err
+}
+
+// dated: its annotation holds the time at which it was made as it is.
+func dated(want client.Object) bool {
+	switch want.(type) {
+	case *appsv1.ControllerRevision, *corev1.Service:
+		return true
+	}
+	return false
 }
 
 func empty(want client.Object) client.Object {
@@ -94,8 +103,8 @@ func overlay(live, want client.Object) {
 	switch wanted := want.(type) {
 	case *appsv1.ControllerRevision:
 		child := live.(*appsv1.ControllerRevision)
-		if child.Data.Raw == nil { // data is immutable, and the time in the annotation is the first one
-			child.Data, child.Revision, child.Annotations = wanted.Data, wanted.Revision, wanted.Annotations
+		if child.Data.Raw == nil { // data is immutable
+			child.Data, child.Revision = wanted.Data, wanted.Revision
 		}
 	case *appsv1.Deployment:
 		section(&live.(*appsv1.Deployment).Spec, wanted.Spec)
