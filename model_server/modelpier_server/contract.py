@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 # ------------------------------------------------------------------------------------------------ ports and paths
 HTTP_PORT = 8080
 """Inference, health and metrics over HTTP."""
-GRPC_PORT = 8081
-"""Inference over gRPC."""
 ADMIN_PORT = 8082
 """Plans and reports; closed to everyone but the operator by the NetworkPolicy."""
 

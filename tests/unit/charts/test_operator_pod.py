@@ -103,7 +103,7 @@ def test_pods_are_restricted(render: Render) -> None:
     assert restricted(only(manifests, "Pod")["spec"])
 
 
-def test_the_name_that_network_policies_of_models_admit(render: Render) -> None:
+def test_the_name_that_network_policies_of_models_admit_rendered_only(render: Render) -> None:
     deployment = only(render("--set", "fullnameOverride=other,nameOverride=another"), "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert labels["app.kubernetes.io/name"] == "modelpier-operator"

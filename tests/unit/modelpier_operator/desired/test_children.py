@@ -64,7 +64,7 @@ def test_selectors_meet_pods() -> None:
 
 
 @pytest.mark.parametrize(("port", "rules"), [(1, 1), (8080, 1), (8081, 1), (8082, 0), (8083, 1), (9090, 1), (65535, 1)])
-def test_only_the_admin_port_is_closed(port: int, rules: int) -> None:
+def test_only_the_admin_port_is_closed_rendered_only(port: int, rules: int) -> None:
     (policy,) = of_kind(children(), "NetworkPolicy")
     from_anywhere = [p for rule in policy["spec"]["ingress"] if "from" not in rule for p in rule["ports"]]
     assert sum(p["port"] <= port <= p.get("endPort", p["port"]) for p in from_anywhere) == rules
