@@ -168,6 +168,7 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
         pushes=tuple(push for g in sets for push in plan.pushes(g.live, plans[g.name])),
         follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name])),
         requeue_after=min((t for t in (decision.wake_after, wait) if t), default=None),
+        final=not facts.owned and not facts.pod_sets and not facts.stray,
     )
 
 

@@ -136,7 +136,7 @@ class Reconciler:
             outcome = self._judge(observed, self._settings, self._keys, self._now())
             applied = await self._applier.children(md, outcome.children, outcome.delete)
             self._remember(key, applied.problems)
-            if not applied.wrote and applied.problems == problems:
+            if applied.problems == problems and (not applied.wrote or (outcome.final and not applied.waiting)):
                 return outcome, applied, True
             md = self._caches.deployments.get(key) or md
         return outcome, applied, False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 _FORM = re.compile(
@@ -21,12 +22,15 @@ _EXPONENTS = {"n": -9, "u": -6} | {suffix: exponent for exponent, suffix in _DEC
 _LARGEST_BINARY = 2**63 - 1
 _TOO_LARGE = 10**21
 """Beyond 999E the API server prints a number without its suffix."""
+_REMEMBERED = 4096
+"""A cluster knows few different amounts, and every pass looks at several of them."""
 
 
 class QuantityError(ValueError):
     """Not a quantity; the text quotes it and says what one looks like."""
 
 
+@lru_cache(_REMEMBERED, typed=True)
 def normalise_quantity(value: str | float) -> str:
     """The form in which the API server prints `value` and leaves it alone; fractions of 1/1000 are rounded up.
 
@@ -43,6 +47,7 @@ def normalise_quantity(value: str | float) -> str:
     return _decimal(_thousandths(number * _power_of_ten(int(suffix[1:])), text), scientific=True)
 
 
+@lru_cache(_REMEMBERED, typed=True)
 def quantity_value(value: str | float) -> Fraction:
     """The number: cores, bytes or pieces. Raises QuantityError as `normalise_quantity` does."""
     form = _FORM.fullmatch(normalise_quantity(value))

@@ -17,7 +17,7 @@ from typing import Any
 
 from modelpier_operator.cluster import errors, ownership
 from modelpier_operator.cluster.caches import Caches
-from modelpier_operator.cluster.client import APPLY, JSON_PATCH, Api
+from modelpier_operator.cluster.client import APPLY, JSON_PATCH, MANAGER, Api
 from modelpier_operator.cluster.compare import contains, stamped
 from modelpier_operator.cluster.kinds import (
     CHILDREN,
@@ -31,13 +31,12 @@ from modelpier_operator.cluster.kinds import (
     key_of,
 )
 from modelpier_operator.decide.facts import Manifest, Problem, Ref
-from modelpier_operator.names import ANNOTATION_APPLIED, FIELD_MANAGER, KIND
+from modelpier_operator.names import ANNOTATION_APPLIED, KIND
 from modelpier_operator.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
-MANAGER = {"fieldManager": FIELD_MANAGER}
 FORCE = {**MANAGER, "force": "true"}
 WITHOUT_DEFAULTS = (CONFIG_MAP, CONTROLLER_REVISION)
 """The server adds no field to these: what an apply leaves over in the record of the POST is truly unwanted."""
@@ -103,7 +102,9 @@ class Applier:
         Raises ApiError for what another try may mend, OwnerGoneError before anything is created for nobody.
         """
         targets = [Target(md, CHILDREN[manifest["kind"]], stamped(manifest)) for manifest in wanted]
-        if any(self._live(target) is None for target in targets):
+        # Without a status one is written at the end of this very pass, which names the uid: whatever was made for a
+        # ModelDeployment that is gone stays with the garbage collector then, and is not made again.
+        if md.get("status") and any(self._live(target) is None for target in targets):
             await self._confirm(md)
         result = NOTHING
         for number in sorted({_wave(target) for target in targets}):

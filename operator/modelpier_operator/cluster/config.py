@@ -89,6 +89,9 @@ def from_kubeconfig(path: Path) -> Access:
             )
     if not cluster.get("server"):
         raise AccessError(f"KUBECONFIG {path}: clusters[{context['cluster']}].cluster.server is missing")
+    if not str(cluster["server"]).startswith(("http://", "https://")):
+        where = f"KUBECONFIG {path}: clusters[{context['cluster']}].cluster.server"
+        raise AccessError(f"{where}: {cluster['server']!r} is no http or https URL")
     token_file = user.get("tokenFile")
     return Access(
         server=cluster["server"],

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from modelpier_operator.cluster import errors
-from modelpier_operator.cluster.client import Api
+from modelpier_operator.cluster.client import MANAGER, Api
 from modelpier_operator.cluster.kinds import SECRET
-from modelpier_operator.names import FIELD_MANAGER, LABEL_MANAGED_BY, MANAGED_BY
+from modelpier_operator.names import LABEL_MANAGED_BY, MANAGED_BY
 from modelpier_operator.settings import PlanKeys, Settings
 
 ENTRY = "ed25519"
@@ -48,7 +48,7 @@ async def _create(api: Api, namespace: str, name: str) -> Mapping[str, Any]:
         "data": {ENTRY: base64.b64encode(private).decode()},
     }
     try:
-        return await api.write("POST", SECRET.collection(namespace), manifest, query={"fieldManager": FIELD_MANAGER})
+        return await api.write("POST", SECRET.collection(namespace), manifest, query=MANAGER)
     except errors.AlreadyExistsError:
         return await api.get(SECRET.item((namespace, name)))
 

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 from modelpier_operator.cluster import errors
-from modelpier_operator.cluster.client import MERGE_PATCH, Api
+from modelpier_operator.cluster.client import MANAGER, MERGE_PATCH, Api
 from modelpier_operator.cluster.compare import merge_patch
 from modelpier_operator.cluster.deployments import Deployments
 from modelpier_operator.cluster.kinds import MODEL_DEPLOYMENT, key_of
 from modelpier_operator.decide.facts import Manifest
-from modelpier_operator.names import FIELD_MANAGER
 
 
 class StatusWriter:
@@ -29,9 +28,7 @@ class StatusWriter:
         body = {"metadata": {"uid": uid}, "status": merge_patch(md.get("status"), status)}
         path = f"{MODEL_DEPLOYMENT.item(key)}/status"
         try:
-            answer = await self._api.write(
-                "PATCH", path, body, query={"fieldManager": FIELD_MANAGER}, content_type=MERGE_PATCH
-            )
+            answer = await self._api.write("PATCH", path, body, query=MANAGER, content_type=MERGE_PATCH)
         except errors.NotFoundError:
             self._deployments.forget(key, uid)
             return False

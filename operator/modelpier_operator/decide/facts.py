@@ -115,3 +115,5 @@ class Outcome:
     """(pod uid, pod ip) of pods whose report is still expected to change."""
     requeue_after: float | None = None
     """Seconds until time alone may change the outcome."""
+    final: bool = False
+    """Nothing was there, so that it tells of the world as it is once all is created: no second look is needed."""

@@ -81,8 +81,11 @@ _MAY_BE_EMPTY = frozenset({"emptyDir", "labelSelector", "configMap"})
 
 
 def _pruned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        items = ((key, _pruned(item)) for key, item in value.items())
+    # Strings first: most of a template, and a test for Mapping is dear.
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        items = [(key, _pruned(item)) for key, item in value.items()]
         return {key: item for key, item in items if key in _MAY_BE_EMPTY or item not in (None, "", [], {})}
     if isinstance(value, list | tuple):
         return [_pruned(item) for item in value]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
+from hypothesis import given
 
 from modelpier_operator import names
 from modelpier_operator.decide.facts import Observed
 from modelpier_operator.judge import judge
 from support.builders import DIGEST, KEYS, T0, at, md, settings
 from support.simulation import Operator
+from support.specs import spec_values
 from support.world import Behaviour, DictStore, World
 
 
@@ -46,6 +49,17 @@ def test_the_order_of_observation_does_not_matter() -> None:
     )
     now = subject.world.now
     assert judge(turned, settings(), KEYS, now) == judge(observed, settings(), KEYS, now)
+
+
+@given(spec=spec_values)
+def test_a_first_outcome_is_final_when_a_second_look_would_say_the_same(spec: dict[str, Any]) -> None:
+    subject = Operator({**md(), "spec": {"replicas": 1, **spec}}, settings=settings(allow_pod_overrides=True))
+    subject.run()
+    first, again = subject.outcomes[-1], subject.judge()
+    assert first.final
+    assert not again.final
+    assert (again.children, again.delete, again.status) == (first.children, first.delete, first.status)
+    assert (again.pushes, again.follow, again.requeue_after) == (first.pushes, first.follow, first.requeue_after)
 
 
 def test_an_object_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:

@@ -22,7 +22,12 @@ def child(observed: Observed, kind: str = "ConfigMap", api_version: str = "v1", 
     metadata = observed.md["metadata"]
     owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "m", "uid": metadata["uid"]}
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_DEPLOYMENT: "m"}
-    made = {"name": name, "namespace": "team", "labels": labels, "ownerReferences": [{**owner, "controller": True}]}
+    made = {
+        "name": name,
+        "namespace": metadata["namespace"],
+        "labels": labels,
+        "ownerReferences": [{**owner, "controller": True}],
+    }
     return {"apiVersion": api_version, "kind": kind, "metadata": made, **body}
 
 
@@ -168,15 +173,57 @@ def test_a_worker_without_the_lease_stops_for_good() -> None:
     run(Bench(lambda _: Outcome((), (), {"a": 1})), scenario)
 
 
-def test_an_owner_that_is_gone_gets_no_children() -> None:
+def test_an_owner_that_is_gone_gets_no_children_again() -> None:
     def decide(observed: Observed) -> Outcome:
-        if len(bench.observed) == 1:
+        if observed.md.get("status") and not observed.children:
             bench.server.delete("modeldeployments", *KEY)
-        return Outcome((child(observed, data={"a": "1"}),), (), {})
+        return Outcome((child(observed, data={"a": "1"}),), (), {"a": 1})
 
     async def scenario(bench: Bench) -> None:
+        await asyncio.sleep(1)
+        assert bench.status() == {"a": 1}
+        before = len(bench.server.writes)
+        bench.server.delete("configmaps", "team", "c")
         await asyncio.sleep(5)
-        assert bench.server.writes == []
+        assert bench.server.get("modeldeployments", *KEY) is None
+        assert bench.server.writes[before:] == []
 
     bench = Bench(decide)
     run(bench, scenario)
+
+
+def test_children_of_an_owner_that_went_before_its_first_status_are_made_once_and_collected() -> None:
+    def decide(observed: Observed) -> Outcome:
+        if len(bench.observed) == 1:
+            bench.server.delete("modeldeployments", *KEY)
+        return Outcome((child(observed, data={"a": "1"}),), (), {"a": 1})
+
+    async def scenario(bench: Bench) -> None:
+        await asyncio.sleep(5)
+        assert bench.server.writes == ["POST configmaps team/c"]
+        bench.server.collect_garbage()
+        await asyncio.sleep(5)
+        assert bench.server.writes == ["POST configmaps team/c"]
+        assert bench.server.list("configmaps") == []
+
+    bench = Bench(decide)
+    run(bench, scenario)
+
+
+def test_a_final_outcome_is_looked_at_once_and_one_with_problems_again() -> None:
+    def decide(observed: Observed) -> Outcome:
+        told = {"problems": [problem.reason for problem in observed.problems]}
+        return Outcome((child(observed, data={"a": "1"}),), (), told, final=not observed.children)
+
+    async def scenario(bench: Bench) -> None:
+        await asyncio.sleep(1)
+        assert len(bench.observed) == 1
+        assert bench.status() == {"problems": []}
+        bench.server.create("configmaps", {"metadata": {"name": "c", "namespace": "other"}, "data": {"theirs": "1"}})
+        bench.server.create("modeldeployments", {"metadata": {"name": "m", "namespace": "other"}, "spec": {}})
+        await asyncio.sleep(1)
+        other = bench.server.get("modeldeployments", "other", "m")
+        assert other
+        assert other["status"] == {"problems": ["NameConflict"]}
+
+    run(Bench(decide), scenario)
