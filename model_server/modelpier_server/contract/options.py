@@ -1,0 +1,83 @@
+"""How one model is served: the part of a plan that users set with `spec.server`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelpier_server.contract import decoding
+
+
+@dataclass(frozen=True)
+class Batching:
+    enabled: bool = True
+    max_rows: int = 64
+    """Rows of the first axis that one run may hold."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_queue: int = 1024
+    """Requests that may wait; one more is answered 429."""
+    request_timeout: float = 60.0
+    """Seconds from the last byte of the request to the answer."""
+    max_body_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An ONNX Runtime execution provider and its options."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one model is served. `instances` and `threads` 0: derived from the CPU limit."""
+
+    providers: tuple[Provider, ...] = (Provider("CPUExecutionProvider"),)
+    instances: int = 0
+    threads: int = 0
+    batching: Batching = Batching()
+    limits: Limits = Limits()
+
+
+def read_options(value: Any, where: str) -> Options:
+    data, default = decoding.mapping(value, where), Options()
+    batching = decoding.mapping(data.get("batching") or {}, f"{where}.batching")
+    limits = decoding.mapping(data.get("limits") or {}, f"{where}.limits")
+    timeout = decoding.number(
+        limits.get("request_timeout", default.limits.request_timeout), f"{where}.limits.request_timeout"
+    )
+    if timeout <= 0:
+        raise decoding.ContractError(f"{where}.limits.request_timeout: must be a number of seconds > 0")
+    return Options(
+        providers=tuple(
+            _provider(p, f"{where}.providers[{i}]") for i, p in enumerate(decoding.array(data, "providers", where))
+        )
+        if data.get("providers")
+        else default.providers,
+        instances=decoding.whole(data, "instances", where, default=0),
+        threads=decoding.whole(data, "threads", where, default=0),
+        batching=Batching(
+            enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),
+            max_rows=decoding.whole(
+                batching, "max_rows", f"{where}.batching", low=1, default=default.batching.max_rows
+            ),
+        ),
+        limits=Limits(
+            max_queue=decoding.whole(limits, "max_queue", f"{where}.limits", low=1, default=default.limits.max_queue),
+            request_timeout=timeout,
+            max_body_bytes=decoding.whole(
+                limits, "max_body_bytes", f"{where}.limits", low=1, default=default.limits.max_body_bytes
+            ),
+        ),
+    )
+
+
+def _provider(value: Any, where: str) -> Provider:
+    data = decoding.mapping(value, where)
+    options = decoding.mapping(data.get("options") or {}, f"{where}.options")
+    return Provider(decoding.text(data, "name", where), {str(k): str(v) for k, v in options.items()})
