@@ -12,6 +12,9 @@ from bench.operator.phases import Burst, Cost, Reactions, percentile
 OURS, THEIRS = "operator", "go"
 WRITES_PER_OBJECT = len(kinds.CHILDREN) + 1
 """One per child and one of the status."""
+CPU_SHARE, MEMORY_SHARE = 1.02, 1.35
+"""The first targets (5 ms; 60 MB and 55 MB per 1,000) were set for five children, of which a Go controller took 4.9 ms
+and 85 MB: what counts is the share of that."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,12 @@ def _exactly(number: float) -> Callable[[float, float | None, int], bool]:
     return lambda ours, _, __: ours == number
 
 
-def _times_theirs(factor: float) -> Callable[[float, float | None, int], bool | None]:
+def _at_least_theirs(factor: float) -> Callable[[float, float | None, int], bool | None]:
     return lambda ours, theirs, _: None if theirs is None else ours >= factor * theirs
+
+
+def _at_most_theirs(factor: float) -> Callable[[float, float | None, int], bool | None]:
+    return lambda ours, theirs, _: None if theirs is None else ours <= factor * theirs
 
 
 def _per_object(amount: Callable[[Run], float]) -> Callable[[Run], float]:
@@ -73,18 +80,23 @@ ROWS: Sequence[Row] = (
         "ModelDeployments per second",
         lambda r: r.burst.count / r.burst.cost.seconds,
         ">= 0.95 x Go",
-        _times_theirs(0.95),
+        _at_least_theirs(0.95),
     ),
     Row("creation to status in the burst, p50, s", lambda r: r.burst.settle_p50),
     Row("creation to status in the burst, p95, s", lambda r: r.burst.settle_p95),
-    Row("its own CPU per ModelDeployment, ms", _cpu_milliseconds("contestant"), "<= 5", _at_most(5)),
+    Row(
+        "its own CPU per ModelDeployment, ms",
+        _cpu_milliseconds("contestant"),
+        "<= 1.02 x Go",
+        _at_most_theirs(CPU_SHARE),
+    ),
     Row("API server's CPU per ModelDeployment, ms", _cpu_milliseconds("apiserver")),
     Row("etcd's CPU per ModelDeployment, ms", _cpu_milliseconds("etcd")),
     Row(
         "resident memory, MiB",
         lambda r: r.burst.resident["contestant"],
-        "<= 60 + 55 per 1,000",
-        lambda ours, _, count: ours <= 60 + 55 * count / 1000,
+        "<= 1.35 x Go",
+        _at_most_theirs(MEMORY_SHARE),
     ),
     Row(
         "writes per ModelDeployment",
