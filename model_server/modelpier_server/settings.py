@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelpier_server import contract
@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--provider", action="append", default=[], help="execution provider of ONNX Runtime; repeatable, in order")
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
     add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
+    add("--isolated", action="store_true", help="run each model in a process of its own: a crash takes no other one")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
     add("--access-log", action="store_true", help="log one line per answer of the inference port")
@@ -149,9 +150,9 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
     digests = _pairs(flags.digest, "--digest", "NAME=sha256:HEX")
     if unknown := digests.keys() - models.keys():
         raise SettingsError(f"--digest: there is no --model {min(unknown)}")
-    options = Options(instances=flags.instances, threads=flags.threads)
+    options = Options(instances=flags.instances, threads=flags.threads, isolated=flags.isolated)
     if flags.provider:
-        options = Options(tuple(map(Provider, flags.provider)), flags.instances, flags.threads)
+        options = replace(options, providers=tuple(map(Provider, flags.provider)))
     return tuple(
         PlannedModel(name, name, LOCAL_VERSION, _uri(uri), digest=_digest(digests.get(name)), options=options)
         for name, uri in models.items()

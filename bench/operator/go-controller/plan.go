@@ -30,6 +30,7 @@ type PlannedModel struct {
 type PlanOptions struct {
 	Batching  PlanBatching   `json:"batching"`
 	Instances int            `json:"instances"`
+	Isolated  bool           `json:"isolated"`
 	Limits    PlanLimits     `json:"limits"`
 	Providers []PlanProvider `json:"providers"`
 	Threads   int            `json:"threads"`

@@ -42,6 +42,8 @@ class Options:
     threads: int = 0
     batching: Batching = Batching()
     limits: Limits = Limits()
+    isolated: bool = False
+    """In a process of its own: a crash or leak of the model takes nobody else."""
 
 
 def read_options(value: Any, where: str) -> Options:
@@ -61,6 +63,7 @@ def read_options(value: Any, where: str) -> Options:
         else default.providers,
         instances=decoding.whole(data, "instances", where, default=0),
         threads=decoding.whole(data, "threads", where, default=0),
+        isolated=decoding.flag(data, "isolated", where, default=False),
         batching=Batching(
             enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),
             max_rows=decoding.whole(

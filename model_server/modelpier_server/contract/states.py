@@ -35,6 +35,7 @@ class FailureReason(StrEnum):
     DISK_FULL = "DiskFull"
     DIGEST_MISMATCH = "DigestMismatch"
     MODEL_INVALID = "ModelInvalid"
+    MODEL_CRASHED = "ModelCrashed"
     PROVIDER_UNAVAILABLE = "ProviderUnavailable"
     OUT_OF_MEMORY = "OutOfMemory"
     PLAN_INVALID = "PlanInvalid"

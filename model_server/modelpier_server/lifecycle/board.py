@@ -32,6 +32,8 @@ class Record(Generic[S]):
     reason: FailureReason | None = None
     message: str = ""
     timings: dict[str, float] = field(default_factory=dict)
+    crashes: list[float] = field(default_factory=list)
+    """When its process ended by itself, in seconds of the event loop."""
     task: asyncio.Task[None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when the model is no longer wanted: ends a download."""

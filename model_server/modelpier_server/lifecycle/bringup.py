@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from modelpier_server.contract import FailureReason, ModelState
 from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Record
-from modelpier_server.lifecycle.parts import S, Tools
+from modelpier_server.lifecycle.parts import S, Session, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
 
@@ -47,11 +48,14 @@ class BringUp(Generic[S]):
         tools: Tools[S],
         changed: Callable[[Record[S]], None],
         room: Callable[[Record[S]], Awaitable[None]],
+        lost: Callable[[Record[S], Session, str], None],
         again: Again,
     ) -> None:
+        """`lost` is called when the process of a loaded model has ended by itself, with how it did."""
         self.tools = tools
         self._changed = changed
         self._room = room
+        self._lost = lost
         self._again = again
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="fetch")
         self._loads = ThreadPoolExecutor(LOADS, thread_name_prefix="load")
@@ -62,10 +66,29 @@ class BringUp(Generic[S]):
 
     async def run(self, record: Record[S]) -> None:
         """Ends with the record LOADED, or FAILED and freed; or as it is when it is no longer wanted."""
+        await self._to_its_end(record, self._whole(record))
+
+    async def revive(self, record: Record[S], error: ModelError) -> None:
+        """Loads a model again whose process is gone; ends as `run` does."""
+        record.reason, record.message = error.reason, f"{error}; loading it again"
+        self._move(record, ModelState.LOADING)
+        await self._to_its_end(record, self._second(record))
+
+    async def _whole(self, record: Record[S]) -> None:
+        await self._fetch(record)
+        await self._room(record)
+        await self._load(record)
+
+    async def _second(self, record: Record[S]) -> None:
+        await self._free(record, 0.0)
+        await _sleep(record, self._again.pause(len(record.crashes)))
+        await self._room(record)
+        await self._load(record)
+        record.reason, record.message = None, ""
+
+    async def _to_its_end(self, record: Record[S], work: Awaitable[None]) -> None:
         try:
-            await self._fetch(record)
-            await self._room(record)
-            await self._load(record)
+            await work
         except Stopped:
             return
         except ModelError as error:
@@ -88,15 +111,23 @@ class BringUp(Generic[S]):
 
     async def unload(self, record: Record[S], drain: float) -> None:
         """Frees what the record holds after the requests in flight, or after `drain` seconds."""
-        servable, fetched = record.servable, record.fetched
-        if servable is not None:
-            await servable.drain(drain)
-            servable.close()  # here and not in a thread: a servable belongs to the event loop
-        elif record.session is not None:
-            await self.blocking(record.session.close)
-        record.servable = record.session = record.fetched = None
+        await self._free(record, drain)
+        fetched, record.fetched = record.fetched, None
         if fetched is not None:
             self.tools.release(fetched.digest)
+
+    async def _free(self, record: Record[S], drain: float) -> None:
+        """As `unload`, but keeps what was fetched."""
+        servable, session = record.servable, record.session
+        if servable is not None:
+            await servable.drain(drain)
+        if servable is not None and session is not None and session.lost is None:
+            servable.close()  # here and not in a thread: a servable belongs to the event loop
+        elif servable is not None:
+            await self.blocking(servable.close)  # which waits until the model's process has ended
+        elif session is not None:
+            await self.blocking(session.close)
+        record.servable = record.session = None
 
     async def sweep(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._downloads, self.tools.sweep)
@@ -151,9 +182,20 @@ class BringUp(Generic[S]):
         loop = asyncio.get_running_loop()
         await self.blocking(load)
         assert record.session is not None
+        self._listen(record, record.session)
         record.servable = self.tools.serve(record.session, record.planned)
         self._move(record, ModelState.WARMING)
         await self.blocking(warm_up)
+
+    def _listen(self, record: Record[S], session: Session) -> None:
+        loop = asyncio.get_running_loop()
+
+        def tell(ended: Future[str]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: so is the server
+                loop.call_soon_threadsafe(self._lost, record, session, ended.result())
+
+        if session.lost is not None:
+            session.lost.add_done_callback(tell)
 
     def _move(self, record: Record[S], state: ModelState) -> None:
         if not record.stop.is_set():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, Generic
 
@@ -16,10 +17,12 @@ from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Board, Record
 from modelpier_server.lifecycle.bringup import Again, BringUp
 from modelpier_server.lifecycle.catalog import Catalog, Entry
-from modelpier_server.lifecycle.parts import S, Tools
+from modelpier_server.lifecycle.parts import S, Session, Tools
 from modelpier_server.repository.retry import Stopped
 
 log = logging.getLogger(__name__)
+MOST_CRASHES, CRASH_WINDOW = 3, 600.0
+"""So many ends of its process within so many seconds, and a model is not loaded again."""
 
 
 class Follower(Generic[S]):
@@ -44,7 +47,7 @@ class Follower(Generic[S]):
         self._catalog = catalog
         self._trusting = trusting
         self._drain = drain
-        self._bringup = BringUp(tools, self._changed, self._room, again or Again())
+        self._bringup = BringUp(tools, self._changed, self._room, self._lost, again or Again())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unloading: set[asyncio.Task[None]] = set()
         self._swept = -1
@@ -115,6 +118,25 @@ class Follower(Generic[S]):
         task = self._spawn(self._unload(record, self._drain if drain is None else drain))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
+
+    def _lost(self, record: Record[S], session: Session, ended: str) -> None:
+        """The model's own process ended. What production needs is loaded again, but not for ever; a candidate has shown
+        what it is worth, and stays out until a plan changes something for it.
+        """
+        if record.session is not session or record.stop.is_set():
+            return
+        now = asyncio.get_running_loop().time()
+        record.crashes = [*(at for at in record.crashes if now - at < CRASH_WINDOW), now]
+        error = ModelError(FailureReason.MODEL_CRASHED, ended)
+        if record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_CRASHES:
+            record.task = self._spawn(self._after(record.task, self._bringup.fail(record, error)))
+        else:
+            record.task = self._spawn(self._after(record.task, self._bringup.revive(record, error)))
+
+    async def _after(self, task: asyncio.Task[None] | None, work: Awaitable[None]) -> None:
+        if task is not None:
+            await asyncio.wait({task})
+        await work
 
     async def _unload(self, record: Record[S], drain: float) -> None:
         if record.task is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,8 @@ class Session(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
     @property
     def provider(self) -> str: ...
+    @property
+    def lost(self) -> Future[str] | None: ...
     def close(self) -> None: ...
 
 

@@ -24,7 +24,7 @@ def array_of(view: memoryview, slot: Slot, shape: Sequence[int], elements: int, 
     """The tensor in `view`, without a copy where it lies aligned. Raises InvalidRequest naming `where`."""
     datatype = slot.datatype
     if datatype.name == "BYTES":
-        return _strings(view, elements, where).reshape(shape)
+        return strings(view, shape, where)
     expected = elements * datatype.numpy.itemsize
     if view.nbytes != expected:
         raise InvalidRequest(f"{where}: {view.nbytes} bytes, but {datatype.name} {list(shape)} has {expected}")
@@ -34,7 +34,9 @@ def array_of(view: memoryview, slot: Slot, shape: Sequence[int], elements: int, 
     return (array if array.flags.aligned else array.copy()).reshape(shape)
 
 
-def _strings(view: memoryview, elements: int, where: str) -> npt.NDArray[np.object_]:
+def strings(view: memoryview, shape: Sequence[int], where: str) -> npt.NDArray[np.object_]:
+    """BYTES elements. Raises InvalidRequest naming `where`."""
+    elements = prod(shape)
     if elements * _LENGTH.size > view.nbytes:
         raise InvalidRequest(
             f"{where}: {view.nbytes} bytes cannot hold {elements} BYTES elements of 4 or more bytes each"
@@ -52,7 +54,7 @@ def _strings(view: memoryview, elements: int, where: str) -> npt.NDArray[np.obje
         raise InvalidRequest(f"{where}: {len(values)} BYTES elements, but the shape has {elements}")
     array = np.empty(elements, np.object_)
     array[:] = values
-    return array
+    return array.reshape(shape)
 
 
 def _text(view: memoryview, length: int, where: str) -> str:

@@ -100,6 +100,9 @@ def _session_options(threads: int) -> ort.SessionOptions:
 class OrtSession:
     """A model in this process."""
 
+    on_loop = True
+    lost = None
+
     def __init__(self, session: ort.InferenceSession, instances: int, threads: int) -> None:
         self._session: ort.InferenceSession | None = session
         self.inputs = tensors.specs(session.get_inputs(), "input")

@@ -6,6 +6,7 @@ A Protocol, because models run in this process (`onnx.OrtSession`) or, behind th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -38,6 +39,14 @@ class Session(Protocol):
     @property
     def caller_only(self) -> bool:
         """Whether a run uses the calling thread alone: its CPU time is then what it costs, whoever else is busy."""
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether very short runs may take place on the event loop: not where they wait for another process."""
+
+    @property
+    def lost(self) -> Future[str] | None:
+        """Done when the process of the model has ended by itself, with how it did. None: it lives in this one."""
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Blocking. Raises InvalidRequest when the model refuses the values, InferenceFailed when it fails."""

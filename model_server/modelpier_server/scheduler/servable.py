@@ -155,7 +155,7 @@ class Servable:
     def _start(self, head: Work) -> bool:
         max_rows = self.finding.max_rows
         share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
-        on_loop = self._placement.on_loop(head.elements * share)
+        on_loop = self.session.on_loop and self._placement.on_loop(head.elements * share)
         if not on_loop and not self._has_runner():
             return False
         batch = self._batch(self._queue.take(head, max_rows))

@@ -197,6 +197,12 @@ class Reason(StrEnum):
         "See the message; check the file with onnx.checker, its opset against ONNX Runtime's, and its external data.",
         PERMANENT,
     )
+    MODEL_CRASHED = (
+        "ModelCrashed",
+        "The model's own process ended by itself, again and again.",
+        "See the message: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect of an operator.",
+        PERMANENT,
+    )
     PROVIDER_UNAVAILABLE = (
         "ProviderUnavailable",
         "The first of server.executionProviders does not work in the pod: wrong image, no driver, no GPU.",

@@ -112,6 +112,7 @@ def _options(revision: Revision) -> contract.Options:
         providers=chosen,
         instances=instances,
         threads=threads,
+        isolated=server.isolated,
         batching=contract.Batching(server.batching.enabled, server.batching.max_rows),
         limits=contract.Limits(
             max_queue=server.limits.max_queue,

@@ -185,6 +185,7 @@ REPEATING = frozenset(
         Reason.MODEL_NOT_FOUND,
         Reason.DIGEST_MISMATCH,
         Reason.MODEL_INVALID,
+        Reason.MODEL_CRASHED,
         Reason.PROVIDER_UNAVAILABLE,
         Reason.DISK_FULL,
         Reason.OUT_OF_MEMORY,

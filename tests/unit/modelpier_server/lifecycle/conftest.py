@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class FakeSession:
     inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1, 3)),)
     outputs: tuple[TensorSpec, ...] = ()
     provider: str = "CPUExecutionProvider"
+    lost: Future[str] | None = None
 
     def close(self) -> None:
         self.closed = True
@@ -101,9 +103,9 @@ class World:
             planned_of[path] = planned
             return Fetched(path, self.digests.get(planned.uri, DIGEST), 123)
 
-        def load(path: Path, _options: Options) -> FakeSession:
+        def load(path: Path, options: Options) -> FakeSession:
             self.act("load", planned_of[path])
-            return FakeSession()
+            return FakeSession(lost=Future() if options.isolated else None)
 
         def serve(session: FakeSession, planned: PlannedModel) -> FakeServable:
             self.made.append(FakeServable(session, planned, self))

@@ -1,0 +1,85 @@
+"""What the two processes say to each other: MessagePack by msgspec, one message per packet of a SOCK_SEQPACKET socket.
+
+On the control socket the server sends `Load` and gets `Loaded` or `Refused`; then it sends each channel's socket and
+memory along with a `Channel`. On a channel it sends `Run` and gets `Ran` or `Failed`. The end of the control socket is
+the end of the worker.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+
+from modelpier_server.contract import FailureReason, Options, TensorSpec
+from modelpier_server.errors import InferenceFailed, InvalidRequest, OutOfMemory, ServerError
+
+LARGEST = 1 << 17
+"""Bytes of a message: below the default send buffer of Linux, 212,992."""
+
+ERRORS: dict[str, type[ServerError]] = {
+    error.__name__: error for error in (InvalidRequest, InferenceFailed, OutOfMemory)
+}
+"""What a run may raise, by name."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    path: str
+    options: Options
+
+
+class Loaded(msgspec.Struct, tag=True, frozen=True):
+    """The session as it is told: see `runtime.session.Session`."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    axes: dict[str, tuple[int | str | None, ...]]
+    provider: str
+    instances: int
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    reason: FailureReason
+    text: str
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a tensor lies in an arena. `size` in bytes; BYTES as in the binary tensor extension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    inputs: list[Place]
+    outputs: tuple[str, ...]
+    capacity: int
+    """Of the arena, as the sender left it."""
+
+
+class Ran(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    outputs: list[Place]
+    capacity: int
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    error: str
+    """Of ERRORS."""
+    text: str
+
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+def receive(source: socket.socket) -> bytes:
+    """A message. Raises EOFError when the other side is gone."""
+    try:
+        raw = source.recv(LARGEST)
+    except ConnectionError as error:
+        raise EOFError from error
+    if not raw:
+        raise EOFError
+    return raw

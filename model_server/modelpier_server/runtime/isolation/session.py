@@ -1,0 +1,179 @@
+"""The server's side of an isolated model: a Session whose runs take place in a worker process.
+
+A crash, a leak or a memory corruption of the model ends the worker and nothing else, and closing the session gives back
+all of its memory. A run costs a hop more: see `bench.server`. `lifecycle` loads models by `load_isolated` where their
+options say so, and waits on `lost`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import msgspec
+import numpy.typing as npt
+
+from modelpier_server.contract import FailureReason, Options
+from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory
+from modelpier_server.runtime.isolation.arena import Arena
+from modelpier_server.runtime.isolation.messages import (
+    ERRORS,
+    Failed,
+    Load,
+    Loaded,
+    Ran,
+    Refused,
+    Run,
+    encode,
+    receive,
+)
+from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.tensors import Axes
+
+log = logging.getLogger(__name__)
+LEAVE = 2.0
+"""Seconds that a worker gets to end by itself."""
+_MODULE = "modelpier_server.runtime.isolation.worker"
+_answer = msgspec.msgpack.Decoder(Ran | Failed).decode
+
+
+def load_isolated(path: Path, options: Options) -> Session:
+    """As `runtime.load`, in a process of its own. Blocking.
+
+    Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        ours.send(encode(Load(str(path), options)))
+        answer = msgspec.msgpack.decode(receive(ours), type=Loaded | Refused)
+        if isinstance(answer, Loaded):
+            return IsolatedSession(process, ours, answer)
+    except (EOFError, OSError) as error:
+        ours.close()
+        text = f"the model's process {ended(process)} while it loaded the model"
+        raise ModelError(FailureReason.MODEL_CRASHED, text) from error
+    except BaseException:
+        _end(process, ours)
+        raise
+    _end(process, ours)
+    raise ModelError(answer.reason, answer.text)
+
+
+class Channel:
+    """One run at a time."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._arena = Arena.make()
+        with theirs:
+            socket.send_fds(control, [b"c"], [theirs.fileno(), self._arena.descriptor])
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Raises EOFError when the worker is gone."""
+        try:
+            places = self._arena.put(list(feeds.items()), 0)
+        except OSError as error:
+            raise OutOfMemory(f"no memory for the inputs: {error}") from error
+        request = encode(Run(places, tuple(outputs), self._arena.capacity))
+        try:
+            self._socket.send(request)
+        except ConnectionError as error:
+            raise EOFError from error
+        answer = _answer(receive(self._socket))
+        if isinstance(answer, Failed):
+            raise ERRORS[answer.error](answer.text)
+        self._arena.see(answer.capacity)
+        # The next run writes over them.
+        return [self._arena.take(place).copy() for place in answer.outputs]
+
+    def close(self) -> None:
+        self._socket.close()
+        self._arena.close()
+
+
+class IsolatedSession:
+    """See `runtime.session.Session`."""
+
+    caller_only = False
+    on_loop = False
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, loaded: Loaded) -> None:
+        self.inputs, self.outputs = loaded.inputs, loaded.outputs
+        self.axes: Mapping[str, Axes] = loaded.axes
+        self.provider, self.instances = loaded.provider, loaded.instances
+        self.lost: Future[str] = Future()
+        """How the process ended, once it did by itself."""
+        self._process, self._control = process, control
+        self._closing = False
+        self._channels = [Channel(control) for _ in range(max(1, loaded.instances))]
+        self._free: SimpleQueue[Channel] = SimpleQueue()
+        for channel in self._channels:
+            self._free.put(channel)
+        threading.Thread(target=self._watch, name=f"worker {process.pid}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        if self._closing:
+            raise InferenceFailed("the model is closed")
+        channel = self._free.get()
+        try:
+            return channel.run(feeds, outputs)
+        except EOFError as error:
+            raise InferenceFailed(f"the model's process {ended(self._process)} during the run") from error
+        finally:
+            self._free.put(channel)
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        _end(self._process, self._control)
+        for _ in self._channels:
+            try:
+                # Whoever is in the middle of a run finds out that the process is gone.
+                self._free.get(timeout=LEAVE).close()
+            except Empty:
+                log.warning("a run did not come back from a process that has ended", extra={"pid": self.pid})
+
+    def _watch(self) -> None:
+        self._process.wait()
+        if not self._closing:
+            self.lost.set_result(f"the model's process {ended(self._process)}")
+
+
+def ended(process: subprocess.Popen[bytes]) -> str:
+    """How a process whose sockets are closed came to its end. Blocking, for a moment."""
+    try:
+        code = process.wait(LEAVE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    if code >= 0:
+        return f"exited with status {code}"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    """Its memory is free when this returns."""
+    control.close()
+    ended(process)

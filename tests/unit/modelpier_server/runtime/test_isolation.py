@@ -1,0 +1,171 @@
+"""Models in processes of their own: what goes through, and what their end means."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from modelpier_server.contract import FailureReason, Options, Provider
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
+from modelpier_server.protocol.datatypes import DATATYPES
+from modelpier_server.runtime import load
+from modelpier_server.runtime.isolation import IsolatedSession, load_isolated
+from modelpier_server.runtime.isolation import session as module
+from support import onnx_models
+from support.onnx_models import write
+
+
+@contextmanager
+def isolated(model: bytes, folder: Path, **options: Any) -> Iterator[IsolatedSession]:
+    session = load_isolated(write(model, folder / "m.onnx"), Options(**options))
+    assert isinstance(session, IsolatedSession)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def values(datatype: str) -> npt.NDArray[Any]:
+    if datatype == "BYTES":
+        return np.array([["a", "", "grün"]], np.object_)
+    return np.array([[0, 1, 1]]).astype(DATATYPES[datatype].numpy)
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "INT8", "UINT64", "FP16", "BF16", "FP64", "BYTES"])
+def test_datatypes_go_through_as_in_this_process(tmp_path: Path, datatype: str) -> None:
+    here = load(write(onnx_models.identity(datatype), tmp_path / "here.onnx"), Options())
+    with isolated(onnx_models.identity(datatype), tmp_path) as session:
+        assert (session.inputs, session.outputs, session.provider) == (here.inputs, here.outputs, here.provider)
+        assert session.axes == here.axes
+        for given in (values(datatype), values(datatype)[:0]):
+            (got,) = session.run({"x": given}, ["y"])
+            assert (got.dtype, got.shape) == (given.dtype, given.shape)
+            assert np.array_equal(got, given)
+
+
+def test_tensors_larger_than_the_arena_and_answers_that_outlive_the_next_run(tmp_path: Path) -> None:
+    with isolated(onnx_models.add(), tmp_path) as session:
+        large = np.arange(3_000_000, dtype=np.float32).reshape(-1, 3)
+        both = session.run({"a": large, "b": large}, ["difference", "sum"])
+        session.run({"a": -large, "b": large}, ["sum"])
+        assert np.array_equal(both[0], np.zeros_like(large))
+        assert np.array_equal(both[1], 2 * large)
+
+
+def test_runs_at_once_do_not_meet(tmp_path: Path) -> None:
+    with isolated(onnx_models.identity(), tmp_path, instances=4, threads=1) as session:
+        wrong: list[int] = []
+
+        def work(number: int) -> None:
+            given = np.full((50, 3), number, np.float32)
+            if any(not np.array_equal(session.run({"x": given}, ["y"])[0], given) for _ in range(100)):
+                wrong.append(number)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+
+def test_errors_of_a_run_are_those_of_this_process(tmp_path: Path) -> None:
+    with isolated(onnx_models.gather(rows=10), tmp_path) as session:
+        name = session.inputs[0].name
+        out_of_bounds = {name: np.full([1] * len(session.inputs[0].shape), 99, np.int64)}
+        with pytest.raises((InferenceFailed, InvalidRequest), match="model"):
+            session.run(out_of_bounds, [session.outputs[0].name])
+        assert session.run({name: np.zeros_like(out_of_bounds[name])}, [session.outputs[0].name])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, FailureReason.MODEL_INVALID),
+        ({"providers": (Provider("CUDAExecutionProvider"),)}, FailureReason.PROVIDER_UNAVAILABLE),
+    ],
+)
+def test_what_cannot_be_loaded_says_why_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], reason: FailureReason
+) -> None:
+    started = _note_processes(monkeypatch)
+    with pytest.raises(ModelError) as error:
+        load_isolated(write(b"no model", tmp_path / "m.onnx"), Options(**options))
+    assert error.value.reason is reason
+    assert not alive(started[0])
+
+
+def test_a_crash_fails_the_run_under_way_and_is_told(tmp_path: Path) -> None:
+    with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
+        spec = session.inputs[0]
+        feeds = {spec.name: np.zeros([abs(size) for size in spec.shape], np.float32)}
+        threading.Timer(0.2, os.kill, (session.pid, signal.SIGSEGV)).start()
+        with pytest.raises(InferenceFailed, match="was ended by SIGSEGV during the run"):
+            _run_on(session, feeds)
+        assert "SIGSEGV" in session.lost.result(timeout=5)
+        with pytest.raises(InferenceFailed, match="SIGSEGV"):
+            session.run(feeds, [session.outputs[0].name])
+
+
+def test_a_crash_during_the_load_is_a_reason_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = _note_processes(monkeypatch, then=lambda pid: os.kill(pid, signal.SIGKILL))
+    with pytest.raises(ModelError, match="SIGKILL") as error:
+        load_isolated(write(onnx_models.identity(), tmp_path / "m.onnx"), Options())
+    assert error.value.reason is FailureReason.MODEL_CRASHED
+    assert not alive(started[0])
+
+
+def test_closing_ends_the_process_even_within_a_run_and_is_no_crash(tmp_path: Path) -> None:
+    with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
+        spec = session.inputs[0]
+        feeds = {spec.name: np.zeros([abs(size) for size in spec.shape], np.float32)}
+        running = threading.Thread(target=_until_it_fails, args=(session, feeds), daemon=True)
+        running.start()
+        session.close()
+        assert not alive(session.pid)
+        running.join(10)
+        assert not running.is_alive()
+        assert not session.lost.done()
+
+
+def _run_on(session: IsolatedSession, feeds: dict[str, npt.NDArray[Any]]) -> None:
+    while True:
+        session.run(feeds, [session.outputs[0].name])
+
+
+def _until_it_fails(session: IsolatedSession, feeds: dict[str, npt.NDArray[Any]]) -> None:
+    with contextlib.suppress(InferenceFailed):
+        _run_on(session, feeds)
+
+
+def _note_processes(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None] = lambda _pid: None) -> list[int]:
+    """Pids of the workers that are started from now on."""
+    started: list[int] = []
+    popen = module.subprocess.Popen
+
+    def note(*args: Any, **named: Any) -> Any:
+        process = popen(*args, **named)
+        started.append(process.pid)
+        then(process.pid)
+        return process
+
+    monkeypatch.setattr(module.subprocess, "Popen", note)
+    return started
