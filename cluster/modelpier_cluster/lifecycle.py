@@ -107,8 +107,12 @@ def wait_until_ready(folder: Folder, spec: ClusterSpec, progress: Progress, seco
     for node in spec.node_names():
         wait(f"node {node}", partial(client.node_ready, node))
         progress.say(f"node {node} Ready")
+
+    def has_gpus(node: str) -> bool:
+        return client.node_gpus(node) == spec.options.gpus
+
     for node in spec.node_names():
-        wait(f"the GPUs of {node}", lambda n=node: client.node_gpus(n) == spec.options.gpus)  # type: ignore[misc]
+        wait(f"the GPUs of {node}", partial(has_gpus, node))
     account = "/api/v1/namespaces/default/serviceaccounts/default"
     wait("the default service account", lambda: client.get(account) is not None)
     wait("the registry", lambda: answers(f"http://{addresses.registry}/v2/"))
@@ -125,7 +129,7 @@ def down(folder: Folder, *, purge: bool = False) -> None:
     stop_scope(name)
     progress = Progress(quiet=True)
     for group in _groups(folder):
-        progress.wait(f"the end of the control group {group}", lambda g=group: remove_group(g), 30)  # type: ignore[misc]
+        progress.wait(f"the end of the control group {group}", partial(remove_group, group), 30)
     with contextlib.suppress(ClusterError):  # no state, or a control plane only: no link
         disconnect_machine(folder.read_spec().addresses())
     for path in (folder.path, *((registry_folder(name),) if purge else ())):

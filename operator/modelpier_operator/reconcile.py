@@ -19,7 +19,7 @@ from modelpier_operator.cluster.client import Api
 from modelpier_operator.cluster.kinds import Key
 from modelpier_operator.cluster.observe import observe, owner_key
 from modelpier_operator.cluster.queue import Queue
-from modelpier_operator.cluster.reports import Reports
+from modelpier_operator.cluster.reports import ReportSource
 from modelpier_operator.cluster.status import StatusWriter
 from modelpier_operator.decide.facts import Manifest, Observed, Outcome, Problem
 from modelpier_operator.settings import PlanKeys, Settings
@@ -41,7 +41,7 @@ class Reconciler:
         self,
         api: Api,
         caches: Caches,
-        reports: Reports,
+        reports: ReportSource,
         queue: Queue,
         *,
         judge: Judge,

@@ -1,21 +1,16 @@
 """Whole clusters for these tests: with their own names, state and registry, beside whatever else runs here."""
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from modelpier_cluster.build import SOURCES, programs
+from modelpier_cluster.build import programs
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.privilege import CLUSTER_PROGRAMS, missing_packages
-
-ENTRY = str(SOURCES / "cluster.py")
+from support.clusters import Cluster
 
 
 def _missing() -> str:
@@ -39,35 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.cluster)
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The command line, for one cluster."""
-
-    name: str
-    environment: dict[str, str]
-
-    def __call__(self, verb: str, *arguments: str, check: bool = True) -> str:
-        command = [sys.executable, ENTRY, verb, "--name", self.name, *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=self.environment, check=False)
-        assert not check or result.returncode == 0, result.stderr
-        return result.stdout
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.environment["MODELPIER_CLUSTER_STATE"]) / self.name
-
-    def status(self) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads(self("status", "--output", "json", check=False))
-        return report
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        kubeconfig = self.folder / "admin.kubeconfig"
-        command = [str(programs() / "kubectl"), f"--kubeconfig={kubeconfig}", "--request-timeout=20s", *arguments]
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
-        assert not check or result.returncode == 0, result.stderr
-        return result.stdout
 
 
 @pytest.fixture(scope="session")

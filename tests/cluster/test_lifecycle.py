@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,20 @@ from modelpier_cluster.build import SOURCES
 from modelpier_cluster.cgroups import hierarchies
 from modelpier_cluster.nest import control_plane_nest, node_nest
 from modelpier_cluster.progress import wait_for
+from support.clusters import Cluster
 
 
 def output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def host_link(cluster) -> str:
+def host_link(cluster: Cluster) -> str:
     """The machine's end of the cable ('none' before the cluster got so far)."""
     spec = cluster.folder / "cluster.json"
     return Addresses(json.loads(spec.read_text())["slot"]).host_link if spec.exists() else "none"
 
 
-def traces(cluster, link: str) -> dict[str, list[str]]:
+def traces(cluster: Cluster, link: str) -> dict[str, list[str]]:
     """Everything on this machine that belongs to the cluster, by kind. Whatever else runs here is left out."""
     folder = str(cluster.folder)
     network = output("ip", "-o", "address").splitlines() + output("ip", "route", "show", "table", "all").splitlines()
@@ -59,13 +60,13 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def fresh(new_cluster):
+def fresh(new_cluster: Callable[[str], Cluster]) -> Iterator[Cluster]:
     made = new_cluster("life")
     yield made
     made("down", "--purge")
 
 
-def test_up_is_idempotent_and_down_leaves_the_machine_as_it_was(fresh):
+def test_up_is_idempotent_and_down_leaves_the_machine_as_it_was(fresh: Cluster) -> None:
     before = settings()
     begin = time.monotonic()
     assert "n1          Ready" in fresh("up", "--nodes", "1", "--gpus", "2")
@@ -83,7 +84,7 @@ def test_up_is_idempotent_and_down_leaves_the_machine_as_it_was(fresh):
 
 
 @pytest.mark.parametrize("victim", ["outer", "inner"])
-def test_a_crash_leaves_nothing_that_down_does_not_remove(fresh, victim):
+def test_a_crash_leaves_nothing_that_down_does_not_remove(fresh: Cluster, victim: str) -> None:
     before = settings()
     fresh("up", "--nodes", "1")
     link = host_link(fresh)
@@ -98,18 +99,20 @@ def test_a_crash_leaves_nothing_that_down_does_not_remove(fresh, victim):
     assert settings() == before
 
 
-def test_up_after_a_crash_starts_afresh_at_the_same_addresses(fresh):
+def test_up_after_a_crash_starts_afresh_at_the_same_addresses(fresh: Cluster) -> None:
     fresh("up", "--nodes", "1")
     addresses = fresh.status()["nodeNetwork"]
     fresh.kubectl("create", "configmap", "old")
-    os.kill(control_plane_nest(fresh.folder).outer(), signal.SIGKILL)
+    outer = control_plane_nest(fresh.folder).outer()
+    assert outer is not None
+    os.kill(outer, signal.SIGKILL)
     fresh("up", "--nodes", "1")
     assert fresh.status()["nodeNetwork"] == addresses
     assert "old" not in fresh.kubectl("get", "configmaps")
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 1.5])
-def test_an_interrupted_up_leaves_nothing_that_down_does_not_remove(fresh, seconds):
+def test_an_interrupted_up_leaves_nothing_that_down_does_not_remove(fresh: Cluster, seconds: float) -> None:
     """The moment of the interruption is what is varied here: not a wait for something to happen."""
     command = [sys.executable, str(SOURCES / "cluster.py"), "up", "--name", fresh.name, "--nodes", "1"]
     process = subprocess.Popen(command, env=fresh.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -123,7 +126,7 @@ def test_an_interrupted_up_leaves_nothing_that_down_does_not_remove(fresh, secon
     assert traces(fresh, link) == {}
 
 
-def test_a_node_is_switched_off_and_on(cluster):
+def test_a_node_is_switched_off_and_on(cluster: Cluster) -> None:
     nest = node_nest(cluster.folder, "n2")
     cluster("stop", "n2")
     assert nest.outer() is None
@@ -133,7 +136,7 @@ def test_a_node_is_switched_off_and_on(cluster):
     assert cluster.status()["nodes"] == {"n1": True, "n2": True}
 
 
-def test_two_clusters_side_by_side(cluster, fresh):
+def test_two_clusters_side_by_side(cluster: Cluster, fresh: Cluster) -> None:
     fresh("up", "--nodes", "1")
     one, two = cluster.status(), fresh.status()
     assert one["ready"]
@@ -149,8 +152,8 @@ def test_two_clusters_side_by_side(cluster, fresh):
     assert cluster.status()["ready"], "taking one down touched the other"
 
 
-def test_what_dies_inside_is_started_again(cluster):
-    def server():
+def test_what_dies_inside_is_started_again(cluster: Cluster) -> None:
+    def server() -> list[str]:
         return cluster("exec", "cp", "pgrep", "-f", "kube kube-controller-manager", check=False).split()
 
     (before,) = server()
@@ -158,6 +161,6 @@ def test_what_dies_inside_is_started_again(cluster):
     wait_for("another controller manager", lambda: len(server()) == 1 and server() != [before], 20)
 
 
-def test_unknown_nodes_are_refused(cluster):
+def test_unknown_nodes_are_refused(cluster: Cluster) -> None:
     assert cluster("stop", "n99", check=False) == ""
     assert cluster.status()["nodes"] == {"n1": True, "n2": True}

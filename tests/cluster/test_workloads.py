@@ -6,6 +6,7 @@ import socket
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,23 +14,24 @@ from modelpier_cluster.archive import scratch_archive
 from modelpier_cluster.audit import recording, writes
 from modelpier_cluster.build import programs
 from modelpier_cluster.progress import wait_for
+from support.clusters import Cluster
 
 
 @pytest.fixture(scope="module")
-def pause_image(cluster, tmp_path_factory):
+def pause_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     archive = tmp_path_factory.mktemp("images") / "pause.tar"
     scratch_archive(archive, "probe:1", ["/bin/pause"], {"bin/pause": programs() / "pause"})
     return cluster("load", str(archive)).strip()
 
 
 @pytest.fixture(scope="module")
-def kubectl_image(cluster, tmp_path_factory):
+def kubectl_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     archive = tmp_path_factory.mktemp("images") / "kube.tar"
     scratch_archive(archive, "kube:1", ["/bin/kube"], {"bin/kube": programs() / "kube"})
     return cluster("load", str(archive), "--as", "tools/kube:2").strip()
 
 
-def pod(name, image, **spec):
+def pod(name: str, image: str, **spec: Any) -> str:
     container = {"name": "c", "image": image, "resources": spec.pop("resources", {})}
     container |= {key: spec.pop(key) for key in ("command", "volumeMounts") if key in spec}
     metadata = {"name": name, "labels": {"app": name}}
@@ -37,11 +39,11 @@ def pod(name, image, **spec):
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": body})
 
 
-def ready(cluster, name):
+def ready(cluster: Cluster, name: str) -> None:
     cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
 
-def environment_of(cluster, name):
+def environment_of(cluster: Cluster, name: str) -> dict[str, str]:
     """The environment of the container's process, read on its node (the probe has no shell)."""
     node = cluster.kubectl("get", "pod", name, "-o", "jsonpath={.spec.nodeName}")
     status = json.loads(cluster.kubectl("get", "pod", name, "-o", "json"))["status"]
@@ -53,13 +55,13 @@ def environment_of(cluster, name):
     return dict(pair.split("=", 1) for pair in raw.split("\0") if pair)
 
 
-def test_images_are_named_as_asked(cluster, pause_image, kubectl_image):
+def test_images_are_named_as_asked(cluster: Cluster, pause_image: str, kubectl_image: str) -> None:
     registry = cluster.status()["registry"]
     assert pause_image == f"{registry}/probe:1"
     assert kubectl_image == f"{registry}/tools/kube:2"
 
 
-def test_pods_run_on_every_node_and_the_machine_reaches_them(cluster, pause_image):
+def test_pods_run_on_every_node_and_the_machine_reaches_them(cluster: Cluster, pause_image: str) -> None:
     for node in ("n1", "n2"):
         cluster.kubectl("apply", "-f", "-", stdin=pod(f"on-{node}", pause_image, nodeName=node))
     for node in ("n1", "n2"):
@@ -69,14 +71,14 @@ def test_pods_run_on_every_node_and_the_machine_reaches_them(cluster, pause_imag
             socket.create_connection((address, 1), timeout=5)
 
 
-def test_zones_differ(cluster):
+def test_zones_differ(cluster: Cluster) -> None:
     labels = cluster.kubectl(
         "get", "nodes", "-o", "jsonpath={.items[*].metadata.labels.topology\\.kubernetes\\.io/zone}"
     )
     assert labels.split() == ["zone-a", "zone-b"]
 
 
-def test_service_names_and_addresses_work_from_a_pod(cluster, kubectl_image):
+def test_service_names_and_addresses_work_from_a_pod(cluster: Cluster, kubectl_image: str) -> None:
     """A pod asks the API server by its DNS name through the service address, with its own account."""
     account = "/var/run/secrets/kubernetes.io/serviceaccount"
     server = {"server": "https://kubernetes.default.svc", "certificate-authority": f"{account}/ca.crt"}
@@ -103,12 +105,12 @@ def test_service_names_and_addresses_work_from_a_pod(cluster, kubectl_image):
     assert cluster.kubectl("logs", "asks") == "service/kubernetes\n"
 
 
-def test_outside_names_and_addresses_fail_at_once(cluster):
+def test_outside_names_and_addresses_fail_at_once(cluster: Cluster) -> None:
     route = cluster("exec", "cp", "ip", "route", "show", "default")
     assert "unreachable" in route
 
 
-def test_gpus_by_device_plugin(cluster, pause_image):
+def test_gpus_by_device_plugin(cluster: Cluster, pause_image: str) -> None:
     spec = pod("gpu-plugin", pause_image, resources={"limits": {"nvidia.com/gpu": "6"}})
     cluster.kubectl("apply", "-f", "-", stdin=spec)
     ready(cluster, "gpu-plugin")
@@ -125,16 +127,16 @@ def test_gpus_by_device_plugin(cluster, pause_image):
     cluster.kubectl("delete", "pod", "gpu-plugin", *more, "--now")
 
 
-def test_gpus_by_dynamic_resource_allocation(cluster, pause_image):
+def test_gpus_by_dynamic_resource_allocation(cluster: Cluster, pause_image: str) -> None:
     select = "device.capacity['gpu.nvidia.com'].memory.compareTo(quantity('40Gi')) >= 0"
     exactly = {"deviceClassName": "gpu.nvidia.com", "count": 2, "selectors": [{"cel": {"expression": select}}]}
     device_class = {"selectors": [{"cel": {"expression": "device.driver == 'gpu.nvidia.com'"}}]}
     template = {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}}
-    for kind, name, spec in (
+    for kind, name, content in (
         ("DeviceClass", "gpu.nvidia.com", device_class),
         ("ResourceClaimTemplate", "two-gpus", template),
     ):
-        manifest = {"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        manifest = {"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": content}
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     claims = [{"name": "gpu", "resourceClaimTemplateName": "two-gpus"}]
     spec = pod("gpu-dra", pause_image, resources={"claims": [{"name": "gpu"}]}, resourceClaims=claims)
@@ -143,8 +145,8 @@ def test_gpus_by_dynamic_resource_allocation(cluster, pause_image):
     assert len(environment_of(cluster, "gpu-dra")["NVIDIA_VISIBLE_DEVICES"].split(",")) == 2
 
 
-def test_a_gpu_falls_sick_and_recovers(cluster):
-    def allocatable():
+def test_a_gpu_falls_sick_and_recovers(cluster: Cluster) -> None:
+    def allocatable() -> str:
         return cluster.kubectl("get", "node", "n1", "-o", "jsonpath={.status.allocatable.nvidia\\.com/gpu}")
 
     wait_for("8 GPUs", lambda: allocatable() == "8", 30)
@@ -154,7 +156,7 @@ def test_a_gpu_falls_sick_and_recovers(cluster):
     wait_for("8 GPUs", lambda: allocatable() == "8", 30)
 
 
-def test_objects_are_stored_and_found_from_the_machine(cluster):
+def test_objects_are_stored_and_found_from_the_machine(cluster: Cluster) -> None:
     boto3 = pytest.importorskip("boto3")
     store = cluster.status()["objectStore"]
     client = boto3.client(
@@ -170,17 +172,17 @@ def test_objects_are_stored_and_found_from_the_machine(cluster):
     client.close()
 
 
-def test_helm_talks_to_it(cluster):
+def test_helm_talks_to_it(cluster: Cluster) -> None:
     command = [str(programs() / "helm"), f"--kubeconfig={cluster.folder}/admin.kubeconfig", "list", "--all-namespaces"]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.startswith("NAME")
 
 
-def test_the_registry_is_plain_http(cluster, pause_image):
+def test_the_registry_is_plain_http(cluster: Cluster, pause_image: str) -> None:
     with urllib.request.urlopen(f"http://{cluster.status()['registry']}/v2/_catalog", timeout=10) as answer:
         assert "probe" in json.load(answer)["repositories"]
 
 
-def test_every_request_is_in_the_audit_log(cluster):
+def test_every_request_is_in_the_audit_log(cluster: Cluster) -> None:
     with recording(Path(cluster.status()["auditLog"])) as recorded:
         cluster.kubectl("create", "configmap", "audited")
     assert writes(recorded, user="admin", user_agent="kubectl") == ["create configmaps default/audited"]

@@ -99,7 +99,7 @@ def model_deployment(name: str, namespace: str, *, replicas: int = 1, uri: str =
 
 def observed(server: ApiServer, name: str, namespace: str) -> bool:
     live = server.get("modeldeployments", namespace, name)
-    return bool(live) and live.get("status", {}).get("observedGeneration") == live["metadata"]["generation"]
+    return live is not None and live.get("status", {}).get("observedGeneration") == live["metadata"]["generation"]
 
 
 def audit_lines(path: Path, offset: int = 0) -> Iterator[Object]:

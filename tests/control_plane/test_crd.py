@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,7 +38,7 @@ pytestmark = [pytest.mark.control_plane, pytest.mark.skipif(bool(_missing()), re
 
 
 @pytest.fixture(scope="module")
-def control_plane():
+def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as running:
         running.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / crd.FILE))
         running.kubectl("wait", "--for=condition=Established", f"crd/{crd.NAME}", "--timeout=30s")
@@ -44,14 +46,14 @@ def control_plane():
 
 
 @pytest.fixture(scope="module")
-def api(control_plane, tmp_path_factory):
+def api(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     server = ApiServer(control_plane, tmp_path_factory.mktemp("api"))
     yield server
     server.close()
 
 
 @pytest.fixture
-def stored(api, request):
+def stored(api: ApiServer, request: pytest.FixtureRequest) -> Iterator[str]:
     """A ModelDeployment that is there for this test alone."""
     name = request.node.name.replace("_", "-").partition("[")[0][:60].strip("-")
     assert api.call("POST", GROUP_PATH, deployment(name, replicas=2)).code == 201
@@ -60,19 +62,19 @@ def stored(api, request):
 
 
 # ------------------------------------------------------------------------------------------------ the CRD itself
-def test_the_api_server_finds_nothing_wrong_with_it(api):
+def test_the_api_server_finds_nothing_wrong_with_it(api: ApiServer) -> None:
     conditions = api.call("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd.NAME}").body["status"]
     found = {c["type"]: c["status"] for c in conditions["conditions"]}
     assert found == {"NamesAccepted": "True", "Established": "True"}  # NonStructuralSchema would stand here
 
 
-def test_it_is_stored_as_it_was_written(api):
+def test_it_is_stored_as_it_was_written(api: ApiServer) -> None:
     spec = api.call("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd.NAME}").body["spec"]
     assert spec["versions"] == crd.crd()["spec"]["versions"]
 
 
 # ------------------------------------------------------------------------------------------------ agreement
-def taken_by_types(raw) -> bool:
+def taken_by_types(raw: dict[str, Any]) -> bool:
     try:
         parse_spec(raw)
     except ValidationError:
@@ -82,7 +84,7 @@ def taken_by_types(raw) -> bool:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=spec_values)
-def test_what_the_types_take_the_api_server_takes(api, raw):
+def test_what_the_types_take_the_api_server_takes(api: ApiServer, raw: dict[str, Any]) -> None:
     answer = api.try_out(deployment() | {"spec": raw})
     assert taken_by_types(raw)
     assert answer.code == 201, answer.message
@@ -93,12 +95,12 @@ def test_what_the_types_take_the_api_server_takes(api, raw):
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=broken_values)
-def test_what_the_types_refuse_the_api_server_refuses(api, raw):
+def test_what_the_types_refuse_the_api_server_refuses(api: ApiServer, raw: dict[str, Any]) -> None:
     assert not taken_by_types(raw)
     assert api.try_out(deployment() | {"spec": raw}).code in {400, 422}
 
 
-def test_defaults_stand_in_the_object(api):
+def test_defaults_stand_in_the_object(api: ApiServer) -> None:
     written = api.try_out(deployment()).body["spec"]
     assert written == {
         "model": {"uri": "s3://models/resnet50/model.onnx"},
@@ -160,7 +162,9 @@ BROKEN_RULES = [
 
 
 @pytest.mark.parametrize(("section", "index", "field", "change"), BROKEN_RULES)
-def test_a_rule_that_is_broken_says_where_and_what_to_write(api, section, index, field, change):
+def test_a_rule_that_is_broken_says_where_and_what_to_write(
+    api: ApiServer, section: tuple[rules.Rule, ...], index: int, field: str, change: dict[str, Any]
+) -> None:
     answer = api.try_out(deployment(**change))
     assert answer.code == 422
     assert {field: f"Invalid value: {section[index].message}"} == {
@@ -168,20 +172,20 @@ def test_a_rule_that_is_broken_says_where_and_what_to_write(api, section, index,
     }
 
 
-def test_every_rule_is_broken_above():
+def test_every_rule_is_broken_above() -> None:
     sections = (rules.MODEL, rules.SERVER, rules.TOLERATION, rules.RESOURCES, rules.ROLLOUT, rules.SPEC)
     broken = {(section, index) for section, index, _, _ in BROKEN_RULES}
     assert broken == {(section, index) for section in sections for index in range(len(section))}
 
 
 @pytest.mark.parametrize("name", ["1st", "a.b", "a" * 64])
-def test_a_name_that_no_service_may_have_is_refused(api, name):
+def test_a_name_that_no_service_may_have_is_refused(api: ApiServer, name: str) -> None:
     answer = api.try_out(deployment(name))
     assert answer.code == 422
     assert f"metadata.name {rules.NAME.message}" in answer.message
 
 
-def test_a_name_as_long_as_a_services(api):
+def test_a_name_as_long_as_a_services(api: ApiServer) -> None:
     assert api.try_out(deployment("a" * 63)).code == 201
     service = {
         "apiVersion": "v1",
@@ -193,7 +197,7 @@ def test_a_name_as_long_as_a_services(api):
 
 
 @pytest.mark.parametrize("path", ["nodel", "model.url", "server.batching.maxRow", "resources.podTemplate.containers"])
-def test_an_unknown_field_is_refused(api, path):
+def test_an_unknown_field_is_refused(api: ApiServer, path: str) -> None:
     manifest = deployment()
     *outer, last = path.split(".")
     section = manifest["spec"]
@@ -205,14 +209,14 @@ def test_an_unknown_field_is_refused(api, path):
     assert f'unknown field "spec.{path}"' in answer.message
 
 
-def test_an_override_keeps_what_it_says(api):
+def test_an_override_keeps_what_it_says(api: ApiServer) -> None:
     override = {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "value": ""}]}], "nodeName": None}}
     written = api.try_out(deployment(resources={"podTemplate": override}))
     assert written.body["spec"]["resources"]["podTemplate"] == override
 
 
 # ------------------------------------------------------------------------------------------------ subresources
-def test_scale_is_read_and_written(api, stored):
+def test_scale_is_read_and_written(api: ApiServer, stored: str) -> None:
     scale = api.call("GET", f"{stored}/scale")
     assert (scale.code, scale.body["spec"]) == (200, {"replicas": 2})
     assert api.call("PUT", f"{stored}/scale", scale.body | {"spec": {"replicas": 5}}).code == 200
@@ -222,12 +226,12 @@ def test_scale_is_read_and_written(api, stored):
     assert status == {"replicas": 3, "selector": "modelpier.dev/pod-set=a"}
 
 
-def test_scale_is_bounded(api, stored):
+def test_scale_is_bounded(api: ApiServer, stored: str) -> None:
     scale = api.call("GET", f"{stored}/scale").body
     assert api.call("PUT", f"{stored}/scale", scale | {"spec": {"replicas": 10001}}).code == 422
 
 
-def condition(kind="Ready", **changes):
+def condition(kind: str = "Ready", **changes: Any) -> dict[str, Any]:
     return {
         "type": kind,
         "status": "True",
@@ -265,13 +269,13 @@ STATUS = {
 }
 
 
-def test_status_keeps_every_field(api, stored):
+def test_status_keeps_every_field(api: ApiServer, stored: str) -> None:
     answer = api.merge(f"{stored}/status?fieldValidation=Strict", {"status": STATUS})
     assert (answer.code, answer.message) == (200, "")
     assert answer.body["status"] == STATUS
 
 
-def test_status_and_spec_do_not_touch_each_other(api, stored):
+def test_status_and_spec_do_not_touch_each_other(api: ApiServer, stored: str) -> None:
     changed = api.merge(f"{stored}/status", {"status": {"version": "3"}, "spec": {"replicas": 7}}).body
     assert changed["spec"]["replicas"] == 2
     assert changed["metadata"]["generation"] == 1
@@ -280,12 +284,12 @@ def test_status_and_spec_do_not_touch_each_other(api, stored):
 
 
 @pytest.mark.parametrize("change", [{"status": "Maybe"}, {"lastTransitionTime": "today"}, {"reason": "two words"}])
-def test_a_condition_that_is_none_is_refused(api, stored, change):
+def test_a_condition_that_is_none_is_refused(api: ApiServer, stored: str, change: dict[str, Any]) -> None:
     assert api.merge(f"{stored}/status", {"status": {"conditions": [condition(**change)]}}).code == 422
 
 
 # ------------------------------------------------------------------------------------------------ kubectl
-def test_columns(api, stored):
+def test_columns(api: ApiServer, stored: str) -> None:
     api.merge(f"{stored}/status", {"status": STATUS})
     table = api.call("GET", stored, headers={"Accept": TABLE}).body
     columns = [c["name"] for c in table["columnDefinitions"]]
@@ -297,7 +301,7 @@ def test_columns(api, stored):
     assert row["Message"] == "2 pods serve."
 
 
-def test_short_name_and_categories(control_plane, stored):
+def test_short_name_and_categories(control_plane: ControlPlane, stored: str) -> None:
     name = stored.rpartition("/")[2]
     for kind in ("md", "modelpier", "ml", "modeldeployment"):
         assert control_plane.kubectl("get", kind, "-o", "name") == f"modeldeployment.modelpier.dev/{name}\n"
@@ -316,14 +320,14 @@ def test_short_name_and_categories(control_plane, stored):
         ("md.status.conditions.reason", "Root cause, one of a closed set"),
     ],
 )
-def test_explain(control_plane, path, words):
+def test_explain(control_plane: ControlPlane, path: str, words: str) -> None:
     told = control_plane.kubectl("explain", path)
     assert words in " ".join(told.split())
     assert "<no description>" not in told.partition("FIELDS:")[0]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_an_example_is_accepted(control_plane, path):
+def test_an_example_is_accepted(control_plane: ControlPlane, path: Path) -> None:
     kinds = [part["kind"] for part in yaml.safe_load_all(path.read_text())]
     told = control_plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(path))
     assert "ModelDeployment" in kinds
@@ -342,7 +346,7 @@ quantities = st.one_of(
 )
 
 
-def printed(api, amounts):
+def printed(api: ApiServer, amounts: Sequence[str]) -> list[str]:
     """What the API server makes of quantities, each as the CPU request of a container."""
     template = {
         "metadata": {"labels": {"app": "a"}},
@@ -367,7 +371,7 @@ def printed(api, amounts):
 
 @settings(max_examples=30, deadline=None)
 @given(written=st.lists(quantities, min_size=20, max_size=40))
-def test_canonical_quantities_are_left_alone_and_mean_the_same(api, written):
+def test_canonical_quantities_are_left_alone_and_mean_the_same(api: ApiServer, written: list[str]) -> None:
     canonical = [normalise_quantity(amount) for amount in written]
     assert printed(api, canonical) == canonical
     assert [quantity_value(p) for p in printed(api, written)] == [quantity_value(c) for c in canonical]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_a_deletion_leaves_nothing_behind(server: ApiServer, operator: OperatorP
     for name in ("m", "other"):
         server.create("modeldeployments", model_deployment(name, NAMESPACE, replicas=2))
     for name in ("m", "other"):
-        wait_until("the status is written", lambda name=name: observed(server, name, NAMESPACE))
+        wait_until("the status is written", partial(observed, server, name, NAMESPACE))
     operator.wait_idle()
     assert len(_left(server)) >= 2 * 8
     for name in ("m", "other"):

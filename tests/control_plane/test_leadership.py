@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_frozen_leader_never_writes_after_its_successor_leads(
     first.signal(signal.SIGCONT)
     assert first.process.wait(10) == 3, first.log()[-2000:]
     for name in [f"md-{n}" for n in range(40)] + [f"later-{n}" for n in range(40)]:
-        wait_until(f"{name} is looked after", lambda name=name: observed(api_server, name, namespace))
+        wait_until(f"{name} is looked after", partial(observed, api_server, name, namespace))
     second.wait_idle()
     written = _writes(shared_control_plane.audit_log, offset, str(identity))
     assert written, "the first one was in the middle of its work"
@@ -113,7 +114,7 @@ def test_a_leader_that_was_frozen_but_kept_its_lease_goes_on_working(
     time.sleep(max(0.0, renewed + 6.3 - time.monotonic()))
     leader.signal(signal.SIGCONT)
     for number in range(40):
-        wait_until(f"md-{number} is looked after", lambda n=number: observed(api_server, f"md-{n}", namespace))
+        wait_until(f"md-{number} is looked after", partial(observed, api_server, f"md-{number}", namespace))
     assert leader.process.poll() is None
     assert "waits for the lease" in leader.log(), "writes were interrupted"
 
@@ -134,7 +135,7 @@ def test_killed_at_a_write_and_started_again_ends_the_same(
         victim.signal(signal.SIGKILL)
     operator = start().wait_leading()
     for number in range(3):
-        wait_until("the status is written", lambda n=number: observed(api_server, f"md-{n}", namespace))
+        wait_until("the status is written", partial(observed, api_server, f"md-{number}", namespace))
     operator.wait_idle()
     created = [
         (r, n) for verb, r, n in _children(shared_control_plane.audit_log, offset, namespace) if verb == "create"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,23 +42,23 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def control_plane():
+def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as running:
         yield running
 
 
-def test_it_is_kubernetes(control_plane):
+def test_it_is_kubernetes(control_plane: ControlPlane) -> None:
     assert "v1.36" in control_plane.kubectl("version")
 
 
-def test_only_those_with_a_token_get_in(control_plane):
+def test_only_those_with_a_token_get_in(control_plane: ControlPlane) -> None:
     kubeconfig = control_plane.kubeconfig
     assert kubeconfig.stat().st_mode & 0o077 == 0
     with pytest.raises(ClusterError, match=r"cannot get|Unauthorized|forbidden"):
         control_plane.kubectl("get", "secrets", "--as=somebody")
 
 
-def test_the_audit_log_tells_who_wrote(control_plane):
+def test_the_audit_log_tells_who_wrote(control_plane: ControlPlane) -> None:
     with recording(control_plane.audit_log) as recorded:
         control_plane.kubectl("create", "configmap", "audited")
         control_plane.kubectl("get", "configmap", "audited")
@@ -68,7 +69,7 @@ def test_the_audit_log_tells_who_wrote(control_plane):
     assert [e["verb"] for e in recorded if e["objectRef"].get("name") == "audited"] == ["get"]
 
 
-def test_objects_survive_a_restart_of_the_api_server(control_plane):
+def test_objects_survive_a_restart_of_the_api_server(control_plane: ControlPlane) -> None:
     control_plane.kubectl("create", "configmap", "kept")
     control_plane.stop_api_server()
     assert not control_plane.client.ready()
@@ -76,7 +77,7 @@ def test_objects_survive_a_restart_of_the_api_server(control_plane):
     assert "kept" in control_plane.kubectl("get", "configmap", "kept")
 
 
-def test_controllers_make_pods_and_collect_garbage():
+def test_controllers_make_pods_and_collect_garbage() -> None:
     with ControlPlane(controller_manager=True) as running:
         wait_for(
             "the default service account",
@@ -88,7 +89,7 @@ def test_controllers_make_pods_and_collect_garbage():
         wait_for("no pods", lambda: not running.kubectl("get", "pods,replicasets", "-o", "name"))
 
 
-def test_several_run_side_by_side_and_leave_nothing():
+def test_several_run_side_by_side_and_leave_nothing() -> None:
     several = [ControlPlane(scheduler=True) for _ in range(2)]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(ControlPlane.start, several))
@@ -103,7 +104,7 @@ def test_several_run_side_by_side_and_leave_nothing():
         assert find(["_supervise", str(each.folder.path)]) == []
 
 
-def test_the_command_line_runs_one_without_root(tmp_path, monkeypatch):
+def test_the_command_line_runs_one_without_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_STATE", str(tmp_path))
     monkeypatch.setenv("MODELPIER_CLUSTER_PROGRAMS", str(programs()))
 
@@ -123,7 +124,7 @@ def test_the_command_line_runs_one_without_root(tmp_path, monkeypatch):
     assert find(["_supervise-detached", str(tmp_path / "loopback-test")]) == []
 
 
-def test_object_store_speaks_s3():
+def test_object_store_speaks_s3() -> None:
     boto3, botocore = pytest.importorskip("boto3"), pytest.importorskip("botocore.config")
     with ObjectStore() as store:
         config = botocore.Config(signature_version="s3v4")  # older boto3 signs URLs as S3 no longer does

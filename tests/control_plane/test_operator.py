@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,7 @@ def test_each_child_and_the_status_are_written_once(
         for number in range(20):
             api_server.create("modeldeployments", model_deployment(f"md-{number}", namespace, replicas=2))
         for number in range(20):
-            wait_until("the status is written", lambda n=number: observed(api_server, f"md-{n}", namespace))
+            wait_until("the status is written", partial(observed, api_server, f"md-{number}", namespace))
         operator.wait_idle()
     recorded = [event for event in recorded if event.get("objectRef", {}).get("namespace") == namespace]
     counted = Counter(line.split()[1] for line in writes(recorded, user_agent=AGENT))
@@ -124,7 +126,7 @@ def test_deleted_children_come_back(api_server: ApiServer, operator: OperatorPro
     operator.wait_idle()
 
 
-def _owned(server: ApiServer, plural: str, namespace: str) -> list[dict[str, object]]:
+def _owned(server: ApiServer, plural: str, namespace: str) -> list[dict[str, Any]]:
     found = server.list(plural, namespace)
     return [o for o in found if (o["metadata"].get("labels") or {}).get(names.LABEL_DEPLOYMENT) == "m"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_a_list_of_namespaces_needs_roles_alone(
         for name in (namespace, second, outside):
             api_server.create("modeldeployments", model_deployment("m", name, replicas=2))
         for name in (namespace, second):
-            wait_until("the status is written", lambda name=name: observed(api_server, "m", name))
+            wait_until("the status is written", partial(observed, api_server, "m", name))
         _scale(api_server, namespace, 1)
         wait_until("a child was deleted", lambda: not api_server.list("poddisruptionbudgets", namespace))
         operator.wait_idle()

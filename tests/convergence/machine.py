@@ -50,8 +50,8 @@ class Users(Protocol):
 
 
 class Ground(Protocol):
-    users: Users
-
+    @property
+    def users(self) -> Users: ...
     def run(self, doing: Coroutine[Any, Any, T]) -> T: ...
     def connect(self) -> Api: ...
     async def second(self, rig: Rig, api: Faulty) -> None:
@@ -285,13 +285,13 @@ def _new(name: str, uri: str, replicas: int) -> Object:
 
 
 def _foreign(plural: str, name: str) -> Object:
-    spec: Object = {
+    specs: dict[str, Object] = {
         "services": {"spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]}},
         "networkpolicies": {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}},
         "configmaps": {"data": {"theirs": "yes"}},
         "serviceaccounts": {},
-    }[plural]
-    return {"metadata": {"name": name, "namespace": NAMESPACE}, **spec}
+    }
+    return {"metadata": {"name": name, "namespace": NAMESPACE}, **specs[plural]}
 
 
 async def idle(rig: Rig, api: Faulty) -> None:

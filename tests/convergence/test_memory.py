@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from convergence.machine import Convergence
@@ -16,6 +17,7 @@ from support.operator_rig import Rig
 from support.virtual_time import VirtualLoop
 
 T = TypeVar("T")
+pytestmark = pytest.mark.timeout(600)  # a minute of one processor, which others may want too
 
 
 class MemoryGround:

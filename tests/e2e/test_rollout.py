@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from digits.load import Load, Tally, run
-from e2e.world import World, condition, model_deployment, post
+from e2e.world import Manifests, World, condition, model_deployment, post
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -197,6 +197,6 @@ def names(world: World, kinds: str, namespace: str) -> set[str]:
     return set(world.kubectl("get", kinds, "-n", namespace, "-o", "name").split())
 
 
-def nodes(world: World) -> list[dict]:
-    found: list[dict] = json.loads(world.kubectl("get", "nodes", "-o", "json"))["items"]
+def nodes(world: World) -> Manifests:
+    found: Manifests = json.loads(world.kubectl("get", "nodes", "-o", "json"))["items"]
     return found

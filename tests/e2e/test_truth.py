@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.world import World, condition, model_deployment
+from e2e.world import Manifest, World, condition, model_deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -148,6 +148,6 @@ def test_a_failed_version_leaves_the_old_one_serving(
     world.wait(lambda: len([p for p in world.pods("m", namespace) if ready(p)]) == 1, "only the old pod")
 
 
-def ready(pod: dict) -> bool:
+def ready(pod: Manifest) -> bool:
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ def sha256(path: Path) -> str:
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def model(path: Path, revision: str = "r1", **fields: object) -> PlannedModel:
+def model(path: Path, revision: str = "r1", **fields: Any) -> PlannedModel:
     base = {"name": "m", "version": revision, "uri": path.as_uri(), "digest": sha256(path)}
-    return PlannedModel(revision=revision, **{**base, **fields})  # type: ignore[arg-type]
+    return PlannedModel(revision=revision, **{**base, **fields})
 
 
 def test_nothing_is_served_before_the_plan_pins_the_digest(tmp_path: Path, identity: Path, volume: PlanVolume) -> None:

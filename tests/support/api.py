@@ -30,9 +30,10 @@ DEFAULTS: Mapping[str, Object] = {
 WITH_GENERATION = ("modeldeployments", "deployments")
 
 
-def copied(value: Any) -> Any:
+def copied(value: Object) -> Object:
     """Deeply, and 20 times faster than copy.deepcopy: everything here is JSON."""
-    return orjson.loads(orjson.dumps(value))
+    twin: Object = orjson.loads(orjson.dumps(value))
+    return twin
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def _event(
     was = old is not None and selected(old, query)
     is_ = new is not None and selected(new, query)
     if is_:
-        return {"type": "MODIFIED" if was else "ADDED", "object": copied(new)}
+        return {"type": "MODIFIED" if was else "ADDED", "object": copied(there)}
     if not was:
         return None
     gone = copied(old or {})

@@ -73,6 +73,7 @@ class Faulty:
         return answer
 
     async def write_ungated(self, method: str, path: str, body: Object, *, seconds: float) -> Object:
+        self._alive()
         return await self.api.write_ungated(method, path, body, seconds=seconds)
 
     async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Object]:

@@ -93,7 +93,7 @@ def applied(live: Object, wanted: Object, manager: str) -> Object:
     kept: Fields = now
     for other in others:
         kept = union(kept, other["fieldsV1"])
-    result = orjson.loads(orjson.dumps(live))
+    result: Object = orjson.loads(orjson.dumps(live))
     remove(result, minus(before, kept))
     result = merged(result, {k: v for k, v in wanted.items() if k != "metadata"})
     metadata = {k: v for k, v in wanted["metadata"].items() if k not in IDENTITY}

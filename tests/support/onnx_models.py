@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 9
@@ -51,7 +51,7 @@ def build(
     weights: Sequence[TensorProto] = (),
 ) -> bytes:
     """A model of these nodes."""
-    return build_proto(nodes, inputs, outputs, weights).SerializeToString()
+    return bytes(build_proto(nodes, inputs, outputs, weights).SerializeToString())
 
 
 def build_proto(
@@ -61,7 +61,7 @@ def build_proto(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _infos(tensors: Sequence[Tensor]) -> list[object]:
+def _infos(tensors: Sequence[Tensor]) -> list[ValueInfoProto]:
     return [helper.make_tensor_value_info(name, ELEMENT_TYPES[datatype], shape) for name, datatype, shape in tensors]
 
 
@@ -161,7 +161,7 @@ def sequence_output() -> bytes:
         [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def external(path: Path, location: str, data: bytes) -> Path:

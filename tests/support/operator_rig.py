@@ -116,7 +116,7 @@ class Rig:
         reconciler = Reconciler(
             api,
             self.caches,
-            self.reports,  # type: ignore[arg-type]
+            self.reports,
             self.queue,
             judge=judging,
             settings=chosen,
@@ -131,7 +131,7 @@ class Rig:
 
     def judged(self, md: Object) -> Outcome:
         """What a pass would decide now, from its caches."""
-        observed = observe(self.caches, self.reports, md, ())  # type: ignore[arg-type]
+        observed = observe(self.caches, self.reports, md, ())
         return self._judging(observed, self._settings, KEYS, self._now())
 
     async def start(self) -> None:

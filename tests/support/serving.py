@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from modelpier_server.scheduler import Servable
 from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
 from support import onnx_models
+from support.sessions import Wrapped
 
 PATIENCE = 20.0
 """Seconds after which a test gives up; nothing here takes more than a fraction."""
 
 
-def planned(name: str = "m", **options: object) -> PlannedModel:
+def planned(name: str = "m", **options: Any) -> PlannedModel:
     """`limits`, `batching`, `instances`, `threads` go into its options; `version` into itself."""
     version = str(options.pop("version", "1"))
     return PlannedModel(
@@ -32,7 +34,7 @@ def planned(name: str = "m", **options: object) -> PlannedModel:
         revision=f"{name}-r1",
         version=version,
         uri=f"file:///{name}.onnx",
-        options=Options(**options),  # type: ignore[arg-type]
+        options=Options(**options),
     )
 
 
@@ -45,22 +47,19 @@ def servable(model: bytes, folder: Path, plan: PlannedModel | None = None, metri
     return served
 
 
-class Gated:
+class Gated(Wrapped):
     """A session whose runs wait until the gate opens."""
 
     def __init__(self, session: runtime.Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.gate = threading.Event()
         self.runs: list[int] = []
         """Rows of the first input of each run, in the order of their starts."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._session, name)
-
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         self.runs.append(next(iter(feeds.values())).shape[0])
         assert self.gate.wait(PATIENCE)
-        return self._session.run(feeds, outputs)
+        return super().run(feeds, outputs)
 
 
 def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> tuple[Servable, Gated]:
@@ -68,7 +67,7 @@ def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: in
     plan = plan or planned(instances=1)
     path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
     session = Gated(runtime.load(path, plan.options))
-    served = Servable(session, plan, Metrics())  # type: ignore[arg-type]
+    served = Servable(session, plan, Metrics())
     served.finding = Finding(rows, "by the test")
     return served, session
 
@@ -116,7 +115,7 @@ class Answer:
     body: bytes
 
     @property
-    def json(self) -> object:
+    def json(self) -> Any:
         return json.loads(self.body)
 
     @property
@@ -221,9 +220,9 @@ async def running(
             served.close()
 
 
-async def until(condition: object, seconds: float = PATIENCE) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Waits for a condition instead of for a time."""
     end = asyncio.get_running_loop().time() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
         await asyncio.sleep(0.005)

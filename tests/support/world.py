@@ -9,7 +9,7 @@ messages) it follows them closely.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ STAGES = (ModelState.DOWNLOADING, ModelState.LOADING, ModelState.WARMING, ModelS
 
 
 class Store(Protocol):
-    def list(self, kind: str) -> Iterable[Object]: ...
+    def list(self, kind: str) -> list[Object]: ...
     def get(self, kind: str, namespace: str, name: str) -> Object | None: ...
     def put(self, manifest: Object) -> None:
         """Creates or replaces, as it is."""
@@ -295,7 +295,7 @@ def _is_ready(pod: Object) -> bool:
 
 def _set_condition(pod: Object, condition: Object, second: int) -> None:
     others = [c for c in pod["status"]["conditions"] if c["type"] != condition["type"]]
-    old = next((c for c in pod["status"]["conditions"] if c["type"] == condition["type"]), {})
+    old: Object = next((c for c in pod["status"]["conditions"] if c["type"] == condition["type"]), {})
     since = old.get("lastTransitionTime") if old.get("status") == condition["status"] else stamp(second)
     pod["status"]["conditions"] = [*others, {**condition, "lastTransitionTime": since}]
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, TypeVar
 
 from modelpier_server.contract import Limits, ModelReport, PlannedModel, Role
 from modelpier_server.errors import NotFound, Unavailable
-from modelpier_server.lifecycle.parts import S
 
 RETRY_AFTER = 1.0
+
+S = TypeVar("S")
+"""What takes requests. The catalog hands it out and asks nothing of it."""
 
 
 @dataclass(frozen=True)

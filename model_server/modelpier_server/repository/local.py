@@ -11,9 +11,10 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from modelpier_server.contract import FailureReason
 from modelpier_server.errors import ModelError
@@ -115,8 +116,10 @@ def files(root: Path, shown: str) -> dict[str, Path]:
     return found
 
 
-def _refuse(shown: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - what os.walk wants
-    def refuse(error: OSError) -> None:
+def _refuse(shown: str) -> Callable[[OSError], NoReturn]:
+    """What os.walk calls where it cannot look."""
+
+    def refuse(error: OSError) -> NoReturn:
         raise ModelError(FailureReason.DOWNLOAD_FORBIDDEN, f"{shown}: cannot be listed: {error.strerror}") from error
 
     return refuse

@@ -8,13 +8,13 @@ from typing import Any
 from modelpier_operator import names
 from modelpier_operator.cluster.caches import Caches
 from modelpier_operator.cluster.kinds import CHILDREN, Key, controller
-from modelpier_operator.cluster.reports import Reports
+from modelpier_operator.cluster.reports import ReportSource
 from modelpier_operator.decide.facts import Observed, Problem
 
 Object = dict[str, Any]
 
 
-def observe(caches: Caches, reports: Reports, md: Mapping[str, Any], problems: tuple[Problem, ...]) -> Observed:
+def observe(caches: Caches, reports: ReportSource, md: Mapping[str, Any], problems: tuple[Problem, ...]) -> Observed:
     """Children are those that this very ModelDeployment controls: labels alone make nobody's object ours."""
     owner = owner_key(md)
     uid = md["metadata"]["uid"]

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 
@@ -56,6 +57,17 @@ class _Link:
     @property
     def wanted(self) -> bool:
         return self.follow or self.push is not None
+
+
+class ReportSource(Protocol):
+    """What a pass asks: of `Reports`, or of what tests put in its place."""
+
+    def report(self, pod_uid: str) -> Report | None: ...
+    def unreachable(self, pod_uid: str) -> str: ...
+    def attend(
+        self, key: Key, pods: Iterable[str], follow: Iterable[tuple[str, str]], pushes: Iterable[PlanPush]
+    ) -> None: ...
+    def forget(self, key: Key) -> None: ...
 
 
 class Reports:

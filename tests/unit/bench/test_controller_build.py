@@ -9,7 +9,7 @@ def copy_of(folder: Path) -> Path:
     return folder
 
 
-def test_the_key_changes_with_sources_and_compiler_alone(tmp_path):
+def test_the_key_changes_with_sources_and_compiler_alone(tmp_path: Path) -> None:
     sources = copy_of(tmp_path)
     key = content_key(sources, "go1.26.8")
     (sources / "README.md").write_text("words")
@@ -19,6 +19,6 @@ def test_the_key_changes_with_sources_and_compiler_alone(tmp_path):
     assert content_key(sources, "go1.26.8") != key
 
 
-def test_the_controller_is_there():
+def test_the_controller_is_there() -> None:
     assert (SOURCES / "go.mod").is_file()
     assert len(content_key(SOURCES, "go1.26.8")) == 16

@@ -36,17 +36,17 @@ def child(name: str, number: int) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels, "uid": str(number), "resourceVersion": str(number + 1)}}
 
 
-def test_names_hashes_keys_and_times_are_no_differences():
+def test_names_hashes_keys_and_times_are_no_differences() -> None:
     assert differences(made("aaaa"), made("bbbbb"), ["model-00000"]) == []
 
 
-def test_a_real_difference_is_named_by_its_path():
+def test_a_real_difference_is_named_by_its_path() -> None:
     theirs = made("bbbbb")
     theirs["deployments"][0]["spec"]["replicas"] = 3
     assert differences(made("aaaa"), theirs, ["model-00000"]) == ["deployments.spec.replicas: 2 | 3"]
 
 
-def test_a_missing_child_is_a_difference():
+def test_a_missing_child_is_a_difference() -> None:
     theirs = made("bbbbb")
     theirs["networkpolicies"] = []
     found = differences(made("aaaa"), theirs, ["model-00000"])
@@ -54,24 +54,24 @@ def test_a_missing_child_is_a_difference():
     assert all(line.startswith("networkpolicies.") for line in found)
 
 
-def test_another_plan_is_a_difference_whatever_its_signature():
+def test_another_plan_is_a_difference_whatever_its_signature() -> None:
     theirs = made("bbbbb")
     theirs["configmaps"][0]["data"]["plan.json"] = json.dumps({"generation": 1, "models": []})
     assert len(differences(made("aaaa"), theirs, ["model-00000"])) == 1
 
 
-def test_masking_leaves_the_objects_alone():
+def test_masking_leaves_the_objects_alone() -> None:
     objects = made("aaaa")
     before = copy.deepcopy(objects)
     masked(objects, "model-00000")
     assert objects == before
 
 
-def test_children_older_than_the_status_are_in_time():
+def test_children_older_than_the_status_are_in_time() -> None:
     assert late_children(made("a")) == []
 
 
-def test_children_that_come_after_the_status_are_late():
+def test_children_that_come_after_the_status_are_late() -> None:
     objects = made("a")
     objects["services"][0]["metadata"]["resourceVersion"] = "101"
     objects["deployments"] = []

@@ -19,44 +19,44 @@ def line(runs: list[Run], name: str) -> report.Line:
 
 
 @pytest.mark.parametrize(("seconds", "passed"), [(10.0, True), (10.5, True), (10.6, False)])
-def test_the_rate_is_judged_against_the_other_contestant(seconds, passed):
+def test_the_rate_is_judged_against_the_other_contestant(seconds: float, passed: bool) -> None:
     found = line([run(OURS, seconds), run(THEIRS, 10.0)], "ModelDeployments per second")
     assert found.passed is passed
     assert found.ours == pytest.approx(100 / seconds)
 
 
-def test_alone_the_rate_is_not_judged():
+def test_alone_the_rate_is_not_judged() -> None:
     assert line([run(OURS)], "ModelDeployments per second").passed is None
 
 
-def test_medians_over_rounds():
+def test_medians_over_rounds() -> None:
     runs = [run(OURS, seconds, number=number) for number, seconds in enumerate((5.0, 10.0, 50.0))]
     assert line(runs, "ModelDeployments per second").ours == pytest.approx(10.0)
 
 
-def test_one_write_too_many_is_a_hard_miss():
+def test_one_write_too_many_is_a_hard_miss() -> None:
     runs = [run(OURS, writes=801), run(THEIRS)]
     assert report.missed(report.lines(runs), hard=True) == ["writes per ModelDeployment"]
     assert report.missed(report.lines([run(OURS), run(THEIRS)]), hard=True) == []
 
 
-def test_a_slow_machine_is_no_hard_miss():
+def test_a_slow_machine_is_no_hard_miss() -> None:
     slow = run(OURS, seconds=100.0)
     assert report.missed(report.lines([slow, run(THEIRS)]), hard=True) == []
     assert "ModelDeployments per second" in report.missed(report.lines([slow, run(THEIRS)]), hard=False)
 
 
-def test_writes_on_restart_and_at_rest_are_hard_misses():
+def test_writes_on_restart_and_at_rest_are_hard_misses() -> None:
     busy = replace(QUIET, writes=1)
     runs = [replace(run(OURS), rest=busy, restart=busy), run(THEIRS)]
     assert report.missed(report.lines(runs), hard=True) == ["writes at rest", "restart: writes"]
 
 
-def test_the_table_shows_both_the_ratio_and_the_verdict():
+def test_the_table_shows_both_the_ratio_and_the_verdict() -> None:
     text = report.table(report.lines([run(OURS, 10.0), run(THEIRS, 5.0)]))
     assert "| ModelDeployments per second | 10 | 20 | 0.50 | >= 0.95 x Go | MISS |" in text.splitlines()
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 5.0), (0.95, 10.0), (0.1, 1.0), (1.0, 10.0)])
-def test_percentile_is_the_nearest_rank(share, expected):
+def test_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
     assert phases.percentile([float(n) for n in range(1, 11)], share) == expected

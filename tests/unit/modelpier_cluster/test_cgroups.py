@@ -1,6 +1,7 @@
 """Control groups on a folder tree that looks like the kernel's: every branch without root, systemd or cgroup v2."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def enabled(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def kernel(monkeypatch):
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The kernel fills a new group with its files; here a patched mkdir does."""
     original = Path.mkdir
 
@@ -52,16 +53,16 @@ def kernel(monkeypatch):
     return install
 
 
-def test_v1_has_no_scope_and_needs_no_prefix():
+def test_v1_has_no_scope_and_needs_no_prefix() -> None:
     place = placement("demo", LEAF_ENTRY, unified=False, systemd=True)
     assert (place.group, place.prefix) == ("/modelpier/demo", ())
 
 
-def test_v2_without_systemd_uses_a_group_of_its_own():
+def test_v2_without_systemd_uses_a_group_of_its_own() -> None:
     assert placement("demo", LEAF_ENTRY, unified=True, systemd=False).group == "/modelpier/demo"
 
 
-def test_v2_under_systemd_runs_in_a_delegated_scope_and_enters_a_leaf_first():
+def test_v2_under_systemd_runs_in_a_delegated_scope_and_enters_a_leaf_first() -> None:
     place = placement("demo", LEAF_ENTRY, unified=True, systemd=True)
     assert place.group is None
     assert place.prefix[:2] == ("systemd-run", "--scope")
@@ -70,20 +71,20 @@ def test_v2_under_systemd_runs_in_a_delegated_scope_and_enters_a_leaf_first():
     assert place.prefix[-3:] == LEAF_ENTRY
 
 
-def test_the_own_group_is_read_from_the_unified_line():
+def test_the_own_group_is_read_from_the_unified_line() -> None:
     text = "1:name=systemd:/x\n0::/system.slice/modelpier-cluster-demo.scope/processes\n"
     assert own_group(text) == "/system.slice/modelpier-cluster-demo.scope/processes"
     with pytest.raises(ClusterError, match="cgroup v2"):
         own_group("4:memory:/\n")
 
 
-def test_a_process_moves_itself_into_the_leaf(tmp_path):
+def test_a_process_moves_itself_into_the_leaf(tmp_path: Path) -> None:
     scope = unified(tmp_path / "demo.scope")
     enter_leaf(scope)
     assert (scope / LEAF / "cgroup.procs").read_text() == "0"
 
 
-def test_only_what_kubelets_use_is_enabled_and_nothing_twice(tmp_path):
+def test_only_what_kubelets_use_is_enabled_and_nothing_twice(tmp_path: Path) -> None:
     group = unified(tmp_path / "g", offered="memory pids")
     enable_controllers(group)
     assert enabled(group) == {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}
@@ -91,19 +92,19 @@ def test_only_what_kubelets_use_is_enabled_and_nothing_twice(tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["cpu", "cpuset", "memory", "pids"])
-def test_a_missing_controller_is_named_with_the_remedy(tmp_path, lost):
+def test_a_missing_controller_is_named_with_the_remedy(tmp_path: Path, lost: str) -> None:
     group = unified(tmp_path / "g", controllers=CONTROLLERS.replace(f"{lost} ", ""))
     with pytest.raises(ClusterError, match=rf"controllers {lost} cannot be used.*DelegateControllers"):
         enable_controllers(group)
 
 
-def test_a_machine_without_huge_pages_is_fine(tmp_path):
+def test_a_machine_without_huge_pages_is_fine(tmp_path: Path) -> None:
     group = unified(tmp_path / "g", controllers="cpuset cpu memory pids")
     enable_controllers(group)
     assert enabled(group) == {"cpuset", "cpu", "memory", "pids"}
 
 
-def test_controllers_reach_the_node_through_every_level_of_a_scope(tmp_path, kernel):
+def test_controllers_reach_the_node_through_every_level_of_a_scope(tmp_path: Path, kernel: Callable[[], None]) -> None:
     root = unified(tmp_path)
     (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")  # what systemd had enabled
     kernel()
@@ -114,7 +115,7 @@ def test_controllers_reach_the_node_through_every_level_of_a_scope(tmp_path, ker
     assert enabled(node) == set(), "the kubelet decides about its own group"
 
 
-def test_in_a_container_the_processes_of_the_root_make_room(tmp_path, kernel):
+def test_in_a_container_the_processes_of_the_root_make_room(tmp_path: Path, kernel: Callable[[], None]) -> None:
     root = unified(tmp_path)
     (root / "cgroup.type").write_text("domain\n")  # only a root that is none has this file
     (root / "cgroup.procs").write_text("17\n18\n")
@@ -123,7 +124,7 @@ def test_in_a_container_the_processes_of_the_root_make_room(tmp_path, kernel):
     assert (root / LEAF / "cgroup.procs").read_text() == "18", "the last one that was moved"
 
 
-def test_on_the_real_root_processes_stay_where_they_are(tmp_path, kernel):
+def test_on_the_real_root_processes_stay_where_they_are(tmp_path: Path, kernel: Callable[[], None]) -> None:
     root = unified(tmp_path)
     (root / "cgroup.procs").write_text("17\n")
     kernel()
@@ -132,7 +133,7 @@ def test_on_the_real_root_processes_stay_where_they_are(tmp_path, kernel):
 
 
 @pytest.fixture
-def v1(tmp_path):
+def v1(tmp_path: Path) -> Path:
     for name in ("cpu", "cpuset", "memory"):
         (tmp_path / name).mkdir()
     (tmp_path / "cpu,cpuacct").symlink_to("cpu")
@@ -141,18 +142,18 @@ def v1(tmp_path):
     return tmp_path
 
 
-def test_v1_hierarchies_leave_out_links(v1):
+def test_v1_hierarchies_leave_out_links(v1: Path) -> None:
     assert [h.name for h in hierarchies(v1)] == ["cpu", "cpuset", "memory"]
 
 
-def test_v1_groups_exist_everywhere_and_inherit_processors(v1):
+def test_v1_groups_exist_everywhere_and_inherit_processors(v1: Path) -> None:
     create_group("/modelpier/demo/n1", v1)
     assert all((h / "modelpier/demo/n1").is_dir() for h in hierarchies(v1))
     assert (v1 / "cpuset/modelpier/demo/n1/cpuset.cpus").read_text() == "0-3\n"
     assert (v1 / "cpuset/modelpier/cpuset.mems").read_text() == "0\n"
 
 
-def test_removal_leaves_other_clusters_alone(v1):
+def test_removal_leaves_other_clusters_alone(v1: Path) -> None:
     shutil.rmtree(v1 / "cpuset")  # its files could only be removed by the kernel
     for name in ("demo", "other"):
         create_group(f"/modelpier/{name}/n1/pod", v1)
@@ -163,7 +164,7 @@ def test_removal_leaves_other_clusters_alone(v1):
     assert not list(v1.glob("*/modelpier"))
 
 
-def test_removal_says_when_something_is_left(v1):
+def test_removal_says_when_something_is_left(v1: Path) -> None:
     shutil.rmtree(v1 / "cpuset")
     create_group("/modelpier/demo/n1", v1)
     busy = v1 / "cpu/modelpier/demo/n1"
@@ -178,5 +179,5 @@ def test_removal_says_when_something_is_left(v1):
     assert remove_group("/modelpier/demo", v1)
 
 
-def test_removing_what_is_not_there_is_fine(v1):
+def test_removing_what_is_not_there_is_fine(v1: Path) -> None:
     assert remove_group("/modelpier/demo", v1)

@@ -19,35 +19,37 @@ from modelpier_cluster.status import render
 
 
 @pytest.fixture
-def no_cluster(tmp_path, monkeypatch):
+def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("verb", [["status"], ["kubeconfig"], ["load", "x"]])
-def test_without_a_cluster_the_way_to_one_is_named(no_cluster, capsys, verb):
+def test_without_a_cluster_the_way_to_one_is_named(
+    no_cluster: None, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
     assert main([*verb, "--name", "nowhere"]) == 1
     assert "`up --name nowhere` starts one" in capsys.readouterr().err
 
 
-def test_bad_names_end_with_a_message(no_cluster, capsys):
+def test_bad_names_end_with_a_message(no_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--name", "Bad_Name"]) == 1
     assert "--name 'Bad_Name'" in capsys.readouterr().err
 
 
-def test_the_name_may_come_from_the_environment(monkeypatch):
+def test_the_name_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELPIER_CLUSTER_NAME", "other")
     monkeypatch.setenv("MODELPIER_CLUSTER_NODES", "3")
     arguments = parser().parse_args(["up"])
     assert (arguments.name, arguments.nodes) == ("other", 3)
 
 
-def test_commands_inside_a_node_keep_their_flags():
+def test_commands_inside_a_node_keep_their_flags() -> None:
     arguments = parser().parse_args(["exec", "--name", "x", "n1", "ls", "-l", "--all"])
     assert arguments.command == ["ls", "-l", "--all"]
 
 
-def test_xdg_folders_are_honoured(monkeypatch, tmp_path):
+def test_xdg_folders_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MODELPIER_CLUSTER_STATE", "MODELPIER_CLUSTER_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
@@ -57,24 +59,24 @@ def test_xdg_folders_are_honoured(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("hidden", ["/var/lib/x", "/var/log/x", "/run/user/1000/x"])
-def test_state_that_nodes_would_hide_is_refused(hidden, tmp_path):
+def test_state_that_nodes_would_hide_is_refused(hidden: str, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="MODELPIER_CLUSTER_STATE"):
         require_visible_in_nodes(Path(hidden))
     require_visible_in_nodes(tmp_path)
 
 
-def test_secrets_are_never_readable_by_others(tmp_path):
+def test_secrets_are_never_readable_by_others(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a" / "b", "secret", 0o600)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["b"]
 
 
-def test_waiting_ends_with_what_was_waited_for():
+def test_waiting_ends_with_what_was_waited_for() -> None:
     with pytest.raises(ClusterError, match=r"waiting for the moon after 0 s\. Look up"):
         wait_for("the moon", lambda: False, 0.05, "Look up")
 
 
-def test_status_for_people():
+def test_status_for_people() -> None:
     report = {
         "name": "demo",
         "running": True,
@@ -94,7 +96,7 @@ def audit(verb: str, user: str = "me", resource: str = "configmaps", **more: str
     return json.dumps({"verb": verb, "user": {"username": user}, "userAgent": "kopf/1", "objectRef": reference}) + "\n"
 
 
-def test_audit_events_of_a_span(tmp_path):
+def test_audit_events_of_a_span(tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     log.write_text(audit("create"))
     with recording(log) as recorded, log.open("a") as stream:
@@ -102,11 +104,11 @@ def test_audit_events_of_a_span(tmp_path):
     assert writes(recorded) == ["patch configmaps/status default/x"]
 
 
-def test_audit_log_that_does_not_exist_yet(tmp_path):
+def test_audit_log_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert events(tmp_path / "none") == ([], 0)
 
 
-def test_writes_can_be_narrowed(tmp_path):
+def test_writes_can_be_narrowed(tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     log.write_text(
         audit("create", user="a") + audit("update", user="system:apiserver") + audit("update", resource="leases")
@@ -132,11 +134,11 @@ MOUNTS = """\
     ("folder", "kind"),
     [("/srv", "overlay"), ("/home/me", "ext4"), ("/home/a b/c", "nfs4"), ("/homes", "overlay"), ("/mnt/x", "xfs")],
 )
-def test_the_file_system_of_a_folder(folder, kind):
+def test_the_file_system_of_a_folder(folder: str, kind: str) -> None:
     assert filesystem(Path(folder), MOUNTS) == kind
 
 
-def test_state_on_a_containers_own_file_system_is_refused_with_the_remedy():
+def test_state_on_a_containers_own_file_system_is_refused_with_the_remedy() -> None:
     with pytest.raises(ClusterError, match=r"type overlay.*MODELPIER_CLUSTER_STATE.*volume"):
         require_layers_possible(Path("/srv"), MOUNTS)
     require_layers_possible(Path("/home/me"), MOUNTS)

@@ -21,22 +21,22 @@ from modelpier_cluster.registry import Registry, split
         ("registry.example.com/team/server:v1", ("team/server", "v1")),
     ],
 )
-def test_references_lose_their_host(reference, expected):
+def test_references_lose_their_host(reference: str, expected: tuple[str, str]) -> None:
     assert split(reference) == expected
 
 
-def test_an_image_without_a_name_asks_for_one():
+def test_an_image_without_a_name_asks_for_one() -> None:
     with pytest.raises(ClusterError, match="--as NAME:TAG"):
         split("")
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("no tar")
     with pytest.raises(ClusterError, match="no tar archive"):
         Registry("127.0.0.1:1").push_archive(tmp_path / "x.tar")
 
 
-def test_a_registry_that_is_down_is_named_with_the_remedy(tmp_path):
+def test_a_registry_that_is_down_is_named_with_the_remedy(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("x")
     scratch_archive(tmp_path / "x.tar", "x:1", ["/bin/x"], {"bin/x": program})
@@ -44,7 +44,7 @@ def test_a_registry_that_is_down_is_named_with_the_remedy(tmp_path):
         Registry("127.0.0.1:1").push_archive(tmp_path / "x.tar")
 
 
-def test_archives_are_the_same_when_their_files_are(tmp_path):
+def test_archives_are_the_same_when_their_files_are(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("x")
     for name in ("a", "b"):
@@ -52,7 +52,7 @@ def test_archives_are_the_same_when_their_files_are(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_build_command_line():
+def test_build_command_line() -> None:
     build = ImageBuild(Path("/src"), "server:1", target="cpu")
     argv = build_arguments(build, Path("/src/Dockerfile"), ["A=1", "B=2"], {"ca.crt": Path("/ca")})
     assert argv[-1] == "/src"
@@ -62,17 +62,19 @@ def test_build_command_line():
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path) -> dict[str, str]:
     (tmp_path / ".config" / "pip").mkdir(parents=True)
     return {"HOME": str(tmp_path)}
 
 
-def test_a_machine_without_a_mirror_passes_no_secrets(tmp_path, home, monkeypatch):
+def test_a_machine_without_a_mirror_passes_no_secrets(
+    tmp_path: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("modelpier_cluster.build_secrets.pip_configurations", lambda _: [])
     assert write_secrets(tmp_path, home) == {}
 
 
-def test_variables_are_stronger_than_files(home):
+def test_variables_are_stronger_than_files(home: dict[str, str]) -> None:
     file = Path(home["HOME"]) / ".config" / "pip" / "pip.conf"
     file.write_text("[global]\nindex-url = https://one.example.com/simple\ntimeout = 5\nquiet = 2\n")
     assert pip_configurations(home)[-1] == file
@@ -80,7 +82,9 @@ def test_variables_are_stronger_than_files(home):
     assert options == {"index-url": "https://two.example.com/simple", "timeout": "5"}
 
 
-def test_the_authority_is_found_where_the_container_mounts_it(tmp_path, home, monkeypatch):
+def test_the_authority_is_found_where_the_container_mounts_it(
+    tmp_path: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("modelpier_cluster.build_secrets.pip_configurations", lambda _: [])
     authority = tmp_path / "ca.pem"
     authority.write_text("certificate")
@@ -89,7 +93,7 @@ def test_the_authority_is_found_where_the_container_mounts_it(tmp_path, home, mo
     assert "cert = /run/secrets/ca.crt" in secrets["pip.conf"].read_text()
 
 
-def test_missing_programs_are_told_as_packages(tmp_path, monkeypatch):
+def test_missing_programs_are_told_as_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     wanted = {"no-such-program": "a-package", "no-other-program": "a-package", "/no/such/file": "keys", "/bin/sh": "sh"}
     assert missing_packages(wanted) == ["a-package", "keys"]

@@ -1,5 +1,8 @@
 import os
+import platform
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,22 +13,22 @@ from modelpier_cluster.progress import Progress
 
 
 @pytest.fixture
-def ordinary_user(monkeypatch, tmp_path):
+def ordinary_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("MODELPIER_CLUSTER_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
-def test_root_goes_on(monkeypatch):
+def test_root_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "execvp", lambda *_: pytest.fail("there is no need for sudo"))
     privilege.become_root(["up"])
 
 
-def test_sudo_runs_the_same_command_on_the_users_folders(ordinary_user, monkeypatch):
+def test_sudo_runs_the_same_command_on_the_users_folders(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
-    monkeypatch.setattr(privilege.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
     monkeypatch.setattr(os, "execvp", lambda _, argv: commands.append(argv))
     privilege.become_root(["up", "--name", "x"], {"MODELPIER_CLUSTER_PROGRAMS": "/built"})
     (argv,) = commands
@@ -37,22 +40,22 @@ def test_sudo_runs_the_same_command_on_the_users_folders(ordinary_user, monkeypa
     assert (ordinary_user / "state").is_dir(), "made by the user, so that it stays the user's"
 
 
-def test_without_sudo_the_ways_out_are_named(ordinary_user, monkeypatch):
-    monkeypatch.setattr(privilege.shutil, "which", lambda name, path=None: None)
+def test_without_sudo_the_ways_out_are_named(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     with pytest.raises(ClusterError, match=r"KUBECONFIG.*--control-plane-only"):
         privilege.become_root(["up"])
 
 
-def test_elsewhere_than_on_debian_the_packages_are_named(monkeypatch):
-    monkeypatch.setattr(privilege.shutil, "which", lambda name, path=None: None)
+def test_elsewhere_than_on_debian_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     with pytest.raises(ClusterError, match="conntrack curl iproute2 iptables mount openssl procps runc util-linux"):
         privilege.ensure_packages(Progress(quiet=True), privilege.CLUSTER_PROGRAMS)
 
 
-def test_missing_packages_are_installed_after_one_update(monkeypatch):
+def test_missing_packages_are_installed_after_one_update(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(privilege.shutil, "which", lambda name, path=None: None if name == "runc" else f"/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None if name == "runc" else f"/bin/{name}")
     monkeypatch.setattr(privilege, "run", lambda *argv, timeout: ran.append(argv[:2] + argv[-1:]))
     monkeypatch.setenv("DEBIAN_FRONTEND", "")
     privilege.ensure_packages(Progress(quiet=True), privilege.CLUSTER_PROGRAMS)
@@ -60,8 +63,10 @@ def test_missing_packages_are_installed_after_one_update(monkeypatch):
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64")])
-def test_other_machines_are_told_to_use_a_cluster_they_have(monkeypatch, system, machine):
-    monkeypatch.setattr(privilege.platform, "system", lambda: system)
-    monkeypatch.setattr(privilege.platform, "machine", lambda: machine)
+def test_other_machines_are_told_to_use_a_cluster_they_have(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     with pytest.raises(ClusterError, match="set KUBECONFIG"):
         privilege.require_linux()

@@ -1,22 +1,22 @@
 import pytest
 
-from modelpier_operator.settings import SettingsError, from_environment
+from modelpier_operator.settings import Settings, SettingsError, from_environment
 
 LEAST = {"MODELPIER_SERVER_IMAGE": "registry.example/server:1", "MODELPIER_NAMESPACE": "modelpier-system"}
 
 
-def made(**more):
+def made(**more: str) -> Settings:
     return from_environment(LEAST | {f"MODELPIER_{key}": value for key, value in more.items()})
 
 
-def test_image_and_namespace_are_enough():
+def test_image_and_namespace_are_enough() -> None:
     settings = made()
     assert settings.server_image == settings.server_image_gpu == "registry.example/server:1"
     assert settings.operator_namespace == "modelpier-system"
     assert (settings.watch_namespaces, settings.allow_pod_overrides, settings.ca_config_map) == ((), False, None)
 
 
-def test_everything_can_be_set():
+def test_everything_can_be_set() -> None:
     settings = made(
         SERVER_IMAGE_GPU="registry.example/server-gpu:1",
         WATCH_NAMESPACES="team-a, team-b,",
@@ -49,7 +49,7 @@ def test_everything_can_be_set():
 
 
 @pytest.mark.parametrize("missing", LEAST)
-def test_what_is_missing_is_named(missing):
+def test_what_is_missing_is_named(missing: str) -> None:
     with pytest.raises(SettingsError, match=f"{missing}: must be set"):
         from_environment({key: value for key, value in LEAST.items() if key != missing})
 
@@ -65,7 +65,7 @@ def test_what_is_missing_is_named(missing):
         ("PROXY_ENV", "[]", "must be a JSON object"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_with_what_can(variable, value, message):
+def test_a_value_that_cannot_be_used_is_named_with_what_can(variable: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError) as refused:
         made(**{variable: value})
     assert str(refused.value).startswith(f"MODELPIER_{variable}: {message}")

@@ -49,37 +49,37 @@ quantities = st.builds(lambda number, suffix: f"{number}{suffix}", numbers, st.s
         (0.5, "500m"),
     ],
 )
-def test_the_form_is_the_api_servers(written, printed):
+def test_the_form_is_the_api_servers(written: str | float, printed: str) -> None:
     assert normalise_quantity(written) == printed
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1 Gi", "1gi", "Gi", "1Kib", "1,5", "0x10", "1e", "१", "1e999", "None"])
-def test_what_is_no_quantity_is_quoted(text):
+def test_what_is_no_quantity_is_quoted(text: str) -> None:
     with pytest.raises(QuantityError, match="is not a quantity: write it as 500m"):
         normalise_quantity(text)
 
 
 @pytest.mark.parametrize("text", ["1000E", "1e21", "9e99"])
-def test_what_the_api_server_would_print_wrongly_is_refused(text):
+def test_what_the_api_server_would_print_wrongly_is_refused(text: str) -> None:
     with pytest.raises(QuantityError, match="too large"):
         normalise_quantity(text)
 
 
 @given(quantities)
-def test_a_canonical_form_is_its_own(text):
+def test_a_canonical_form_is_its_own(text: str) -> None:
     once = normalise_quantity(text)
     assert normalise_quantity(once) == once
 
 
 @given(quantities)
-def test_the_value_stays_or_is_rounded_up_to_a_thousandth(text):
+def test_the_value_stays_or_is_rounded_up_to_a_thousandth(text: str) -> None:
     exact = exact_value(text)
     assert 0 <= quantity_value(text) - exact < Fraction(1, 1000)
     assert (quantity_value(text) > 0) == (exact > 0)
 
 
 @given(quantities, quantities)
-def test_equal_values_of_one_family_have_one_form(left, right):
+def test_equal_values_of_one_family_have_one_form(left: str, right: str) -> None:
     family = [("i" in text, "e" in text.lower()) for text in (left, right)]
     if family[0] == family[1] and quantity_value(left) == quantity_value(right):
         assert normalise_quantity(left) == normalise_quantity(right)
@@ -89,7 +89,7 @@ def exact_value(text: str) -> Fraction:
     """By the definition alone: number times unit."""
     units = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15}
     if text.endswith("i"):
-        return min(Fraction(text[:-2]) * 1024 ** ("KMGTP".index(text[-2]) + 1), Fraction(2**63 - 1))
+        return min(Fraction(text[:-2]) * Fraction(1024) ** ("KMGTP".index(text[-2]) + 1), Fraction(2**63 - 1))
     if "e" in text.lower():
         number, _, exponent = text.lower().partition("e")
         return Fraction(number) * Fraction(10) ** int(exponent)

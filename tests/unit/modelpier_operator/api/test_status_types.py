@@ -1,5 +1,8 @@
 """What the operator writes into status fits the schema: the API server would silently drop what does not."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -11,7 +14,7 @@ from support.simulation import Operator
 from support.world import Behaviour, DictStore, World
 
 
-def life(**spec):
+def life(**spec: Any) -> list[Mapping[str, Any]]:
     """Statuses from the first pass until it serves, through a roll to a model that fails, and asleep."""
     world = World(DictStore(), nodes={"n1": 4, "n2": 4})
     world.models["s3://models/bad/model.onnx"] = Behaviour(FailureReason.MODEL_INVALID)
@@ -27,18 +30,19 @@ def life(**spec):
 @pytest.mark.parametrize(
     "spec", [{"replicas": 2}, {"gpu": 2, "replicas": 2}, {"gpu": 4, "replicas": 2}], ids=["cpu", "surge", "replace"]
 )
-def test_every_status_of_a_life_fits(spec):
+def test_every_status_of_a_life_fits(spec: dict[str, Any]) -> None:
     phases = set()
     for status in life(**spec):
         typed = ModelDeploymentStatus.model_validate(status)
         assert typed.model_dump(by_alias=True, exclude_unset=True) == status
+        assert typed.conditions
         assert [c.type for c in typed.conditions] == list(ConditionType)
         assert {c.reason for c in typed.conditions} <= set(Reason)
         phases.add(status["rollout"]["phase"])
     assert {"First", "Complete", "Failed"} <= phases
 
 
-def test_a_field_that_the_schema_lacks_is_found():
+def test_a_field_that_the_schema_lacks_is_found() -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         ModelDeploymentStatus.model_validate({"observedGeneration": 1, "surprise": 1})
 
@@ -55,7 +59,7 @@ def test_a_field_that_the_schema_lacks_is_found():
         ),
     ],
 )
-def test_a_spec_that_came_around_the_crd_is_told_and_stalls(spec, reason, message):
+def test_a_spec_that_came_around_the_crd_is_told_and_stalls(spec: dict[str, Any], reason: str, message: str) -> None:
     operator = Operator(md(**spec), settings=settings(allow_pod_overrides=True))
     outcome = operator.judge()
     assert outcome.children == ()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,26 +11,26 @@ from modelpier_server.repository import uri as server_uri
 from support.specs import smallest, spec_values
 
 
-def found(name="resnet50", **sections):
+def found(name: str = "resnet50", **sections: Any) -> list[str]:
     return [str(fault) for fault in faults(name, parse_spec(smallest(**sections)))]
 
 
-def said(raw):
+def said(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(ValidationError) as refused:
         parse_spec(raw)
     return [str(fault) for fault in from_error(refused.value)]
 
 
-def test_a_good_spec_has_no_fault():
+def test_a_good_spec_has_no_fault() -> None:
     assert found() == []
 
 
 @given(spec_values)
-def test_nor_has_any_other(raw):
+def test_nor_has_any_other(raw: dict[str, Any]) -> None:
     assert faults("resnet50", parse_spec(raw)) == ()
 
 
-def test_a_name_that_came_around_the_crd():
+def test_a_name_that_came_around_the_crd() -> None:
     assert found(name="1st")[0].startswith("metadata.name: becomes the name of a Service")
 
 
@@ -46,7 +48,7 @@ def test_a_name_that_came_around_the_crd():
         ("s3://bucket/a\u200bb", "holds characters that cannot be printed; copy it again without them"),
     ],
 )
-def test_a_uri_that_no_pattern_catches(uri, message):
+def test_a_uri_that_no_pattern_catches(uri: str, message: str) -> None:
     assert found(model={"uri": uri}) == [f"spec.model.uri: {message}"]
 
 
@@ -65,7 +67,7 @@ URIS = st.builds(
 
 @settings(max_examples=500)
 @given(URIS)
-def test_the_server_understands_whatever_is_accepted(uri):
+def test_the_server_understands_whatever_is_accepted(uri: str) -> None:
     try:
         accepted = not faults("m", parse_spec({"model": {"uri": uri}}))
     except ValidationError:
@@ -83,7 +85,7 @@ def test_the_server_understands_whatever_is_accepted(uri):
         ({"tolerations": [{"key": "a b", "operator": "Exists"}]}, "spec.resources.tolerations.0.key"),
     ],
 )
-def test_a_key_that_is_no_label(resources, where):
+def test_a_key_that_is_no_label(resources: dict[str, Any], where: str) -> None:
     (fault,) = faults("m", parse_spec(smallest(resources=resources)))
     assert fault.field == where
     assert "write NAME or PREFIX/NAME" in fault.remedy
@@ -122,7 +124,7 @@ def test_a_key_that_is_no_label(resources, where):
         ),
     ],
 )
-def test_an_override_that_could_not_be_merged(template, text):
+def test_an_override_that_could_not_be_merged(template: dict[str, Any], text: str | None) -> None:
     texts = found(resources={"podTemplate": template})
     if text is None:
         assert texts == []
@@ -130,7 +132,7 @@ def test_an_override_that_could_not_be_merged(template, text):
         assert texts[0].startswith(f"spec.resources.podTemplate.{text}")
 
 
-def test_what_pydantic_says_names_the_field_as_users_write_it():
+def test_what_pydantic_says_names_the_field_as_users_write_it() -> None:
     raw = smallest(model={"uri": "s3:/x"}, server={"limits": {"maxQueue": 0}})
     schemes = "s3://, hf://, pvc://, https://, http:// or file://"
     assert said(raw) == [
@@ -139,7 +141,7 @@ def test_what_pydantic_says_names_the_field_as_users_write_it():
     ]
 
 
-def test_a_rule_over_sections_names_the_field_too():
+def test_a_rule_over_sections_names_the_field_too() -> None:
     raw = smallest(server={"executionProviders": [{"name": "CUDAExecutionProvider"}]})
     (text,) = said(raw)
     assert text.startswith("spec.server.executionProviders: names a provider that needs a GPU: set resources.gpu to 1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,32 +13,25 @@ from modelpier_operator.cluster import errors
 from modelpier_operator.cluster.lease import Elector, LeadershipLostError
 from support import builders, virtual_time
 from support.api import MemoryApi
+from support.faults import Faulty
 
 
 @dataclass
-class Line:
-    """An `Api` that can be cut."""
+class Line(Faulty):
+    """An `Api` that can be broken for a while."""
 
-    api: Any
-    cut: bool = False
+    broken: bool = False
 
-    async def get(self, path: str, query: Any = None, *, accept: str = "") -> Any:
-        self._check()
-        return await self.api.get(path, query)
-
-    async def write_ungated(self, method: str, path: str, body: Any, *, seconds: float) -> Any:
-        self._check()
-        return await self.api.write_ungated(method, path, body, seconds=seconds)
-
-    def _check(self) -> None:
-        if self.cut:
+    def _alive(self) -> None:
+        super()._alive()
+        if self.broken:
             raise errors.UnavailableError("no answer")
 
 
 class Candidate:
     def __init__(self, server: MemoryApi, name: str) -> None:
         self.line = Line(server.connect())
-        self.elector = Elector(self.line, builders.settings(), name, asyncio.get_running_loop().time)  # type: ignore[arg-type]
+        self.elector = Elector(self.line, builders.settings(), name, asyncio.get_running_loop().time)
         self.lost: BaseException | None = None
         self.task = asyncio.create_task(self._run())
 
@@ -119,7 +111,7 @@ def test_a_leader_that_cannot_renew_ends_before_another_one_may_write() -> None:
         server = MemoryApi()
         first, second = Candidate(server, "a"), Candidate(server, "b")
         await asyncio.sleep(30)
-        first.line.cut = True
+        first.line.broken = True
         await until(second)
         assert not first.may_write()
         assert first.lost is not None
@@ -133,9 +125,9 @@ def test_a_short_outage_is_survived() -> None:
         server = MemoryApi()
         first = Candidate(server, "a")
         await asyncio.sleep(30)
-        first.line.cut = True
+        first.line.broken = True
         await asyncio.sleep(7)
-        first.line.cut = False
+        first.line.broken = False
         await asyncio.sleep(30)
         assert first.lost is None
         assert first.may_write()
@@ -184,7 +176,7 @@ def test_two_never_may_write_at_the_same_time(events: list[tuple[int, bool, floa
         server = MemoryApi()
         candidates = [Candidate(server, f"c{n}") for n in range(3)]
         for who, cut, seconds in events:
-            candidates[who].line.cut = cut
+            candidates[who].line.broken = cut
             end = now() + seconds
             while now() < end:
                 await asyncio.sleep(0.25)

@@ -7,7 +7,7 @@ from modelpier_operator.names import FIELD_MANAGER
 
 
 def entry(operation: str, *fields: str, manager: str = FIELD_MANAGER, **more: Any) -> dict[str, Any]:
-    owned = {"f:data": {".": {}, **{f"f:{name}": {} for name in fields}}}
+    owned: dict[str, Any] = {"f:data": {".": {}, **{f"f:{name}": {} for name in fields}}}
     return {"manager": manager, "operation": operation, "fieldsV1": owned, **more}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -33,8 +34,8 @@ class Server:
         """Answers in place of the state."""
         self.port = 0
 
-    def say(self, **changes: object) -> None:
-        self.report = replace(self.report, serial=self.report.serial + 1, **changes)  # type: ignore[arg-type]
+    def say(self, **changes: Any) -> None:
+        self.report = replace(self.report, serial=self.report.serial + 1, **changes)
         self.changed.set()
 
     async def state(self, request: web.Request) -> web.StreamResponse:

@@ -58,7 +58,7 @@ def test_the_oldest_are_forgotten_but_never_what_is_needed() -> None:
 
 
 def test_the_hash_covers_intent_alone() -> None:
-    same = [
+    same: list[dict[str, Any]] = [
         {},
         {"replicas": 7},
         {"rollout": {"strategy": "Replace"}},
@@ -66,5 +66,5 @@ def test_the_hash_covers_intent_alone() -> None:
         {"resources": {"cpu": "1000m", "memory": "2048Mi"}},
     ]
     assert len({intent.of(md(**sections)["spec"]).hash for sections in same}) == 1
-    other = [{"server": {"threads": 2}}, {"resources": {"cpu": "2"}}, {"model": {"version": "2"}}]
+    other: list[dict[str, Any]] = [{"server": {"threads": 2}}, {"resources": {"cpu": "2"}}, {"model": {"version": "2"}}]
     assert len({intent.of(md(**sections)["spec"]).hash for sections in (*other, {})}) == 4

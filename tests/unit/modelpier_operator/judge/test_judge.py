@@ -44,7 +44,7 @@ def test_the_order_of_observation_does_not_matter() -> None:
         md=observed.md,
         children=observed.children[::-1],
         pods=observed.pods[::-1],
-        reports=dict(reversed(observed.reports.items())),
+        reports=dict(reversed(list(observed.reports.items()))),
         capacity=observed.capacity,
     )
     now = subject.world.now

@@ -220,13 +220,16 @@ def test_a_failed_version_is_tried_again_when_it_is_wanted_again() -> None:
     assert ready(subject) == "True/Serving"
 
 
-def test_no_progress_until_the_deadline_gives_a_rollout_up() -> None:
+def test_no_progress_until_the_deadline_gives_a_rollout_up(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = operator(replicas=1, rollout={"progressDeadlineSeconds": 100})
     subject.edit(model=TWO, server={"image": "r.example/other:1"})
-    frozen = subject.world._kubelet  # the new pod's node does nothing
-    subject.world._kubelet = lambda pod: (
-        None if pod["spec"]["containers"][0]["image"] == "r.example/other:1" else frozen(pod)
-    )  # type: ignore[method-assign]
+    works = subject.world._kubelet
+
+    def kubelet(pod: dict[str, Any]) -> None:
+        if pod["spec"]["containers"][0]["image"] != "r.example/other:1":  # the new pod's node does nothing
+            works(pod)
+
+    monkeypatch.setattr(subject.world, "_kubelet", kubelet)
     watch(subject, 99)
     assert ready(subject) == "False/RollingOut"
     assert subject.outcomes[-1].requeue_after

@@ -13,7 +13,7 @@ from modelpier_operator.cluster.config import Access
 from modelpier_operator.cluster.lease import Elector
 from modelpier_operator.judge import judge
 from modelpier_operator.process import Exit, Process
-from modelpier_operator.reconcile import Workers
+from modelpier_operator.reconcile import Reconciler, Workers
 from support import virtual_time
 from support.api import MemoryApi
 from support.builders import md, settings
@@ -67,8 +67,9 @@ def test_a_lease_that_is_short_of_time_for_a_while_costs_neither_workers_nor_key
     virtual_time.run(main())
 
 
-class Failing:
-    """In place of a Reconciler."""
+class Failing(Reconciler):
+    def __init__(self) -> None:
+        """Nothing: it does not get so far as to need any of it."""
 
     async def work(self) -> None:
         raise KeyError("a defect")
@@ -80,7 +81,7 @@ async def test_a_worker_that_ends_ends_the_process(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Elector, "keep", forever)
     process = Process(settings(), Access(server="http://127.0.0.1:1"), judge)
-    workers = Workers(Failing(), 2)  # type: ignore[arg-type]
+    workers = Workers(Failing(), 2)
     workers.start()
     kopf = asyncio.create_task(asyncio.sleep(60))
     async with asyncio.timeout(5):

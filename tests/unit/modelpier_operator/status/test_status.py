@@ -246,5 +246,5 @@ def known(value: Any, schema: Any, path: str) -> None:
         for item in value:
             known(item, schema["items"], f"{path}[]")
     else:
-        kinds = {"string": str, "integer": int, "number": (int, float)}
+        kinds: dict[str, type | tuple[type, ...]] = {"string": str, "integer": int, "number": (int, float)}
         assert isinstance(value, kinds[schema["type"]]), path

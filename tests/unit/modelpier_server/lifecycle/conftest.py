@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modelpier_server.contract import ModelState, Options, Plan, PlannedModel, TensorSpec
+from modelpier_server.contract import ModelReport, ModelState, Options, Plan, PlannedModel, TensorSpec
 from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.bringup import Again
 from modelpier_server.lifecycle.catalog import Catalog
 from modelpier_server.lifecycle.follower import Follower
-from modelpier_server.lifecycle.parts import Tools
+from modelpier_server.lifecycle.parts import Session, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
 
@@ -107,14 +108,15 @@ class World:
             self.act("load", planned_of[path])
             return FakeSession(lost=Future() if options.isolated else None)
 
-        def serve(session: FakeSession, planned: PlannedModel) -> FakeServable:
+        def serve(session: Session, planned: PlannedModel) -> FakeServable:
+            assert isinstance(session, FakeSession)
             self.made.append(FakeServable(session, planned, self))
             return self.made[-1]
 
         def sweep() -> None:
             self.sweeps += 1
 
-        return Tools(fetch, load, serve, self.released.append, sweep)  # type: ignore[arg-type]
+        return Tools(fetch, load, serve, self.released.append, sweep)
 
 
 class Bench:
@@ -144,13 +146,13 @@ class Bench:
     def state(self, revision: str) -> ModelState | None:
         return next((m.state for m in self.board.report().models if m.revision == revision), None)
 
-    def report(self, revision: str):  # type: ignore[no-untyped-def]
+    def report(self, revision: str) -> ModelReport:
         return next(m for m in self.board.report().models if m.revision == revision)
 
 
-def model(revision: str = "a", digest: str | None = DIGEST, **fields: object) -> PlannedModel:
+def model(revision: str = "a", digest: str | None = DIGEST, **fields: Any) -> PlannedModel:
     base = {"name": "m", "version": revision, "uri": f"/{revision}.onnx"}
-    return PlannedModel(revision=revision, digest=digest, **{**base, **fields})  # type: ignore[arg-type]
+    return PlannedModel(revision=revision, digest=digest, **{**base, **fields})
 
 
 @pytest.fixture

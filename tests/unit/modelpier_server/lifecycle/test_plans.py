@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -77,10 +78,18 @@ def intake(bench: Bench) -> Intake:
     return Intake(TRUST, lambda: bench.board.generation, bench.follower.apply, bench.follower.refuse)
 
 
-def admin(bench: Bench) -> Callable[..., asyncio.Future[Response]]:
+class Call(Protocol):
+    """A request to the admin port."""
+
+    def __call__(
+        self, method: str, path: str, raw: bytes = b"", signature: str = "", /, **query: str
+    ) -> Awaitable[Response]: ...
+
+
+def admin(bench: Bench) -> Call:
     found = {(method, path): handler for method, path, handler in routes(intake(bench), bench.board)}
 
-    def call(method: str, path: str, raw: bytes = b"", signature: str = "", **query: str):  # type: ignore[no-untyped-def]
+    def call(method: str, path: str, raw: bytes = b"", signature: str = "", /, **query: str) -> Awaitable[Response]:
         headers = {SIGNATURE_HEADER.lower(): signature} if signature else {}
         return found[method, path](Request(method, path, query, headers, raw))
 

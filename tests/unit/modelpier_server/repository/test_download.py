@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -244,7 +245,7 @@ def test_stops_when_asked(web: Web, repository: Repository, planned: Planned, sm
     assert len(web.seen) < 11
 
 
-def test_room_is_asked_for_before_the_download(web: Web, tmp_path, planned: Planned, small_ranges: int) -> None:
+def test_room_is_asked_for_before_the_download(web: Web, tmp_path: Path, planned: Planned, small_ranges: int) -> None:
     web.files["/m.onnx"] = DATA
     repository = Repository(Places(Disk(tmp_path, limit=5000), tmp_path, tmp_path), {}, isolated=True)
     why, text = reason(repository, planned(f"{web.url}/m.onnx"))
@@ -252,7 +253,7 @@ def test_room_is_asked_for_before_the_download(web: Web, tmp_path, planned: Plan
     assert len(web.seen) == 1
 
 
-def test_a_full_volume(web: Web, tmp_path, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_volume(web: Web, tmp_path: Path, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int, _offset: int, _size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -262,7 +263,7 @@ def test_a_full_volume(web: Web, tmp_path, planned: Planned, monkeypatch: pytest
     assert reason(repository, planned(f"{web.url}/m.onnx"))[0] is FailureReason.DISK_FULL
 
 
-def test_memory_is_bounded_by_the_workers(web: Web, tmp_path) -> None:
+def test_memory_is_bounded_by_the_workers(web: Web, tmp_path: Path) -> None:
     """At no moment more ranges are being read than there are workers."""
     lock, now, most = threading.Lock(), 0, 0
     web.files["/m.onnx"] = DATA

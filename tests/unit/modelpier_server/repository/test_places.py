@@ -142,7 +142,9 @@ def test_the_digest_of_a_folder_is_that_of_its_sorted_listing(content: dict[str,
     assert listing_digest((n, sha256(d)) for n, d in content.items()) == f"sha256:{sha256(b''.join(lines))}"
 
 
-def test_a_folder_of_a_hub(repository: Repository, web: Web, places: Places, planned: Planned, stop) -> None:
+def test_a_folder_of_a_hub(
+    repository: Repository, web: Web, places: Places, planned: Planned, stop: threading.Event
+) -> None:
     resolve, tree = "/org/repo/resolve/v1%2F2", "/api/models/org/repo/tree/v1%2F2/onnx?recursive=true"
     web.files[tree] = (
         b'[{"type":"file","path":"onnx/model.onnx"},{"type":"directory","path":"onnx/x"},'
@@ -216,7 +218,7 @@ def test_a_secret_that_is_no_text_is_not_shown(tmp_path: Path) -> None:
     ],
 )
 def test_http_credentials(
-    web: Web, places: Places, planned: Planned, stop, environment: dict[str, str], sent: str
+    web: Web, places: Places, planned: Planned, stop: threading.Event, environment: dict[str, str], sent: str
 ) -> None:
     web.files["/m.onnx"] = b"model"
     Repository(places, environment, isolated=True).fetch(planned(f"{web.url}/m.onnx"), stop)

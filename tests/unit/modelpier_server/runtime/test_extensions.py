@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,12 @@ from support.onnx_models import write
 TEXTS = [("x", "BYTES", ("n",))]
 
 
-def upper(domain: str = "ai.onnx.contrib", **imports: int) -> bytes:
+def upper(domain: str = "ai.onnx.contrib", imports: Sequence[str] = ()) -> bytes:
     """y = x in capitals."""
     node = helper.make_node("StringUpper", ["x"], ["y"], domain=domain)
     model = onnx_models.build_proto([node], TEXTS, [("y", "BYTES", ("n",))])
-    for name, version in (imports or {domain: 1}).items():
-        model.opset_import.append(helper.make_opsetid(name, version))
-    return model.SerializeToString()
+    model.opset_import.extend(helper.make_opsetid(name, 1) for name in imports or (domain,))
+    return bytes(model.SerializeToString())
 
 
 def test_a_model_with_extensions_runs(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_fields_around_the_import_are_stepped_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("domains", [("", "ai.onnx.contrib"), ("ai.onnx.contrib", "com.microsoft")])
 def test_any_place_among_the_imports(tmp_path: Path, domains: tuple[str, ...]) -> None:
-    assert extensions.wanted(write(upper(**dict.fromkeys(domains, 1)), tmp_path / "m.onnx"))
+    assert extensions.wanted(write(upper(imports=domains), tmp_path / "m.onnx"))
 
 
 @pytest.mark.parametrize(

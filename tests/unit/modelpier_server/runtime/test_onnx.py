@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,13 +22,13 @@ WEIGHT = np.array([1, 2, 3], np.float32).tobytes()
 ZEROS = {"x": np.zeros((1, 3), np.float32)}
 
 
-def load(model: bytes, folder: Path, **options: object) -> runtime.Session:
-    return runtime.load(write(model, folder / "m.onnx"), Options(**options))  # type: ignore[arg-type]
+def load(model: bytes, folder: Path, **options: Any) -> runtime.Session:
+    return runtime.load(write(model, folder / "m.onnx"), Options(**options))
 
 
-def refused(path: Path, **options: object) -> ModelError:
+def refused(path: Path, **options: Any) -> ModelError:
     with pytest.raises(ModelError) as error:
-        runtime.load(path, Options(**options))  # type: ignore[arg-type]
+        runtime.load(path, Options(**options))
     return error.value
 
 

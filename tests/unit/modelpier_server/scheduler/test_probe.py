@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from modelpier_server.scheduler import probe as probing
 from modelpier_server.scheduler.probe import Finding, axis_objection, probe
 from support import onnx_models
 from support.onnx_models import build, write
+from support.sessions import Wrapped
 
 
 def found(model: bytes, folder: Path, batching: Batching | None = None) -> Finding:
@@ -88,31 +91,29 @@ def test_a_model_that_refuses_synthetic_inputs_still_serves(tmp_path: Path) -> N
     assert "no synthetic input could be run" in finding.why
 
 
-class Scripted:
+class Scripted(Wrapped):
     """A session whose runs take as long, or fail, as the test says."""
 
     def __init__(self, session: runtime.Session, error: Exception | None = None, seconds: float = 0.0) -> None:
-        self._session, self._error, self._seconds = session, error, seconds
+        super().__init__(session)
+        self._error, self._seconds = error, seconds
         self.runs = 0
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._session, name)
-
-    def run(self, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         self.runs += 1
         if self._error is not None:
             raise self._error
         time.sleep(self._seconds)
-        return self._session.run(feeds, outputs)
+        return super().run(feeds, outputs)
 
 
-def scripted(folder: Path, **how: object) -> Scripted:
-    return Scripted(runtime.load(write(onnx_models.identity(), folder / "m.onnx"), Options()), **how)  # type: ignore[arg-type]
+def scripted(folder: Path, **how: Any) -> Scripted:
+    return Scripted(runtime.load(write(onnx_models.identity(), folder / "m.onnx"), Options()), **how)
 
 
 def test_a_model_that_does_not_fit_the_memory_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
-        probe(scripted(tmp_path, error=OutOfMemory("failed to allocate")), Batching())  # type: ignore[arg-type]
+        probe(scripted(tmp_path, error=OutOfMemory("failed to allocate")), Batching())
     assert error.value.reason is FailureReason.OUT_OF_MEMORY
 
 
@@ -120,5 +121,5 @@ def test_slow_models_are_not_run_again_and_again(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(probing, "SLOWEST", 0.01)
     monkeypatch.setattr(probing, "RUN_LIMIT", 0.005)
     session = scripted(tmp_path, seconds=0.02)
-    assert "one row takes" in probe(session, Batching()).why  # type: ignore[arg-type]
+    assert "one row takes" in probe(session, Batching()).why
     assert session.runs == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +158,8 @@ async def test_inputs_of_different_rows_are_named(client: Client) -> None:
     ("encoding", "compress"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", lambda raw: zlib.compress(raw, wbits=-15))],
 )
-async def test_compressed_bodies(client: Client, encoding: str, compress: object) -> None:
-    body = compress(json.dumps({"inputs": [tensor([1, 2, 3])]}).encode())  # type: ignore[operator]
+async def test_compressed_bodies(client: Client, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    body = compress(json.dumps({"inputs": [tensor([1, 2, 3])]}).encode())
     assert (await client.infer(body, headers={"Content-Encoding": encoding})).status == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,17 @@ async def blocked(tmp_path: Path) -> AsyncIterator[tuple[Running, Servable, Gate
         session.gate.set()
 
 
+def _running(served: Servable, session: Gated, count: int) -> bool:
+    """So many requests are there, and the first of them holds the session."""
+    return served.in_flight == count and bool(session.runs)
+
+
 async def test_a_full_queue_is_429_and_the_rest_is_served(blocked: tuple[Running, Servable, Gated]) -> None:
     state, served, session = blocked
     clients = [await state.client() for _ in range(4)]
-    for index, client in enumerate(clients[:3]):
+    for count, client in enumerate(clients[:3], 1):
         await client.send(request_bytes("POST", INFER, GOOD))
-        await until(lambda index=index: served.in_flight == index + 1 and session.runs)
+        await until(partial(_running, served, session, count))
     refused = await clients[3].request("POST", INFER, GOOD)
     assert refused.status == 429
     assert int(refused.headers["retry-after"]) >= 1
