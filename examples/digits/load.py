@@ -30,6 +30,10 @@ class Tally:
     versions: collections.Counter[str] = field(default_factory=collections.Counter)
     latencies: list[float] = field(default_factory=list)
     """Seconds, of answered requests, from the timetable's moment on."""
+    opened: int = 0
+    """New connections."""
+    reused: int = 0
+    """Requests that came over a connection that had carried others before."""
 
     @property
     def lost(self) -> int:
@@ -54,8 +58,8 @@ async def run(load: Load, tally: Tally, stop: Callable[[], bool] = lambda: False
     kept = aiohttp.TCPConnector(limit=64, keepalive_timeout=60)
     fresh = aiohttp.TCPConnector(limit=0, force_close=True)
     async with (
-        aiohttp.ClientSession(connector=kept, timeout=timeout) as first,
-        aiohttp.ClientSession(connector=fresh, timeout=timeout) as second,
+        aiohttp.ClientSession(connector=kept, timeout=timeout, trace_configs=[_counting(tally)]) as first,
+        aiohttp.ClientSession(connector=fresh, timeout=timeout, trace_configs=[_counting(tally)]) as second,
     ):
         begin, flying = time.monotonic(), set[asyncio.Task[None]]()
         for n in range(load.limit):
@@ -69,6 +73,19 @@ async def run(load: Load, tally: Tally, stop: Callable[[], bool] = lambda: False
             task.add_done_callback(flying.discard)
         await asyncio.gather(*flying)
     return tally
+
+
+def _counting(tally: Tally) -> aiohttp.TraceConfig:
+    async def opened(*_: object) -> None:
+        tally.opened += 1
+
+    async def reused(*_: object) -> None:
+        tally.reused += 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(opened)
+    trace.on_connection_reuseconn.append(reused)
+    return trace
 
 
 async def _one(session: aiohttp.ClientSession, load: Load, tally: Tally, due: float) -> None:

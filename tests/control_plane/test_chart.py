@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from modelpier_cluster import ClusterError, ControlPlane
 from modelpier_cluster.build import KUBE, programs
+from modelpier_cluster.progress import wait_for
 from support.helm import CHART, MISSING, REGISTRY, Helm, find_helm
 
 VALUES = Path(__file__).resolve().parents[1] / "unit" / "charts" / "values"
@@ -122,13 +124,58 @@ def test_an_upgrade_changes_what_was_asked_and_nothing_else(installed: Helm, con
     assert {"name": "MODELPIER_LOG_LEVEL", "value": "DEBUG"} in template["spec"]["containers"][0]["env"]
 
 
-def test_an_upgrade_brings_the_crds_up_to_date(installed: Helm, control_plane: ControlPlane) -> None:
-    """As after an upgrade from a chart whose CRD did not have the short name yet."""
-    patch = '[{"op": "remove", "path": "/spec/names/shortNames"}]'
-    control_plane.kubectl("patch", "crd/modeldeployments.modelpier.dev", "--type=json", "-p", patch)
-    installed("upgrade", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--server-side=true", "--force-conflicts")
-    names = get(control_plane, "crd/modeldeployments.modelpier.dev")["spec"]["names"]
-    assert names["shortNames"] == ["md"]
+def older_chart(folder: Path) -> Path:
+    """The chart as it may have been before the CRD had its short name and priority classes."""
+    older = Path(shutil.copytree(CHART, folder / "older"))
+    (file,) = (older / "files" / "crds").glob("*.yaml")
+    crd = yaml.safe_load(file.read_text())
+    del crd["spec"]["names"]["shortNames"]
+    del schema(crd)["priorityClassName"]
+    file.write_text(yaml.safe_dump(crd))
+    return older
+
+
+def schema(crd: Any) -> Any:
+    """Of spec.resources, by field."""
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return spec["properties"]["resources"]["properties"]
+
+
+def test_an_upgrade_brings_the_crds_up_to_date(helm: Helm, control_plane: ControlPlane, tmp_path: Path) -> None:
+    crd = "crd/modeldeployments.modelpier.dev"
+    control_plane.kubectl("delete", crd, "--ignore-not-found", "--wait")
+    helm("install", "modelpier", str(older_chart(tmp_path)), *REGISTRY, "-n", SYSTEM)
+    try:
+        control_plane.kubectl("wait", "--for=condition=Established", crd)
+        control_plane.kubectl("apply", "-f", "-", stdin=MODEL)
+        before = get(control_plane, "modeldeployments/kept")["metadata"]
+        assert "priorityClassName" not in schema(get(control_plane, crd))
+        helm("upgrade", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM)
+        assert "priorityClassName" in schema(get(control_plane, crd))
+        wait_for(
+            "the short name", lambda: get(control_plane, crd)["status"]["acceptedNames"].get("shortNames") == ["md"]
+        )
+        after = get(control_plane, "md/kept")["metadata"]
+        assert (after["uid"], after["resourceVersion"]) == (before["uid"], before["resourceVersion"])
+    finally:
+        helm("uninstall", "modelpier", "-n", SYSTEM)
+        control_plane.kubectl("delete", "modeldeployments", "--all", "-n", "default")
+
+
+def test_an_upgrade_to_listed_namespaces_takes_the_cluster_wide_rights_away(
+    installed: Helm, control_plane: ControlPlane
+) -> None:
+    def may(namespace: str) -> bool:
+        account = f"--as=system:serviceaccount:{SYSTEM}:modelpier-operator"
+        return can(control_plane, "patch", "modeldeployments.modelpier.dev", "status", namespace, account)
+
+    assert may("team-a")
+    assert may("default")
+    listed = ("--set", "watchNamespaces={team-a}")
+    installed("upgrade", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, *listed)
+    assert may("team-a")
+    assert not may("default")
+    assert not get(control_plane, "clusterrolebindings", "-l", "app.kubernetes.io/instance=modelpier")["items"]
 
 
 def test_uninstalling_keeps_the_models_and_reinstalling_takes_them_over(
@@ -172,14 +219,18 @@ def test_editors_may_write_models_and_viewers_may_read_them(installed: Helm, con
         control_plane.kubectl("create", "rolebinding", user, "-n", "team-a", f"--clusterrole={role}", f"--user={user}")
 
     def may(user: str, verb: str, subresource: str = "") -> bool:
-        question = ("auth", "can-i", verb, "modeldeployments.modelpier.dev", f"--subresource={subresource}")
-        try:
-            return control_plane.kubectl(*question, "-n", "team-a", f"--as={user}").strip() == "yes"
-        except ClusterError:  # kubectl's exit status says no as well
-            return False
+        return can(control_plane, verb, "modeldeployments.modelpier.dev", subresource, "team-a", f"--as={user}")
 
     assert may("editor", "create")
     assert may("editor", "patch", "scale")
     assert not may("editor", "patch", "status")
     assert may("viewer", "get")
     assert not may("viewer", "delete")
+
+
+def can(control_plane: ControlPlane, verb: str, what: str, subresource: str, namespace: str, who: str) -> bool:
+    try:
+        question = ("auth", "can-i", verb, what, f"--subresource={subresource}", "-n", namespace, who)
+        return control_plane.kubectl(*question).strip() == "yes"
+    except ClusterError:  # kubectl's exit status says no as well
+        return False

@@ -12,17 +12,24 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from digits.train import train
+from e2e.nodes import OnNode
 from e2e.world import Store, World
+from support.helm import CHART, MISSING, Helm, find_helm
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = os.environ.get("MODELPIER_E2E_CLUSTER", "e2e")
+RELEASE = "modelpier"
+OPERATOR = "app.kubernetes.io/name=modelpier-operator"
+"""Selects the operator's pods."""
 
 
 def make(*targets: str) -> None:
@@ -122,6 +129,13 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def image(digits_folder: Path) -> list[float]:
+    """The pixels of a digit."""
+    held: list[float] = np.load(digits_folder / "test.npz")["pixels"][0].tolist()
+    return held
+
+
+@pytest.fixture(scope="session")
 def digits(world: World, digits_folder: Path) -> dict[str, str]:
     """Uris of the two digit classifiers by version."""
     return {
@@ -133,8 +147,6 @@ def digits(world: World, digits_folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def big_model(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Uri of a model of 64 MiB."""
-    import numpy as np  # noqa: PLC0415
-
     weights = np.random.default_rng(0).random((4096, 4096), dtype=np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -175,17 +187,61 @@ def server_image(operator_env: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def on_node(world: World) -> Callable[..., None]:
+def on_node(world: World) -> OnNode:
     """Runs a command on a node, as its kernel or its administrator could."""
     if FOREIGN:
         pytest.skip("nodes of a foreign cluster are not ours to enter: unset KUBECONFIG to use a local one")
 
     def run(node: str, *command: str) -> None:
         driver = [sys.executable, str(ROOT / "cluster" / "cluster.py"), "exec", "--name", CLUSTER, node, *command]
-        subprocess.run(driver, check=True, capture_output=True, timeout=60)
+        done = subprocess.run(driver, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{node}: {' '.join(command)}: {done.stderr}"
 
     assert world
     return run
+
+
+@pytest.fixture(scope="session")
+def audit_log(environment: dict[str, str]) -> Path:
+    if "MODELPIER_AUDIT_LOG" not in environment:
+        pytest.skip("no audit log: set MODELPIER_AUDIT_LOG to the API server's, or unset KUBECONFIG to use a local one")
+    return Path(environment["MODELPIER_AUDIT_LOG"])
+
+
+@pytest.fixture
+def helm(environment: dict[str, str], tmp_path: Path) -> Helm:
+    program = environment.get("MODELPIER_HELM") or find_helm()
+    if program is None:
+        pytest.skip(MISSING)
+    return Helm(program, tmp_path, environment.get("KUBECONFIG") or os.environ["KUBECONFIG"])
+
+
+Upgraded = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def upgraded(world: World, helm: Helm) -> Upgraded:
+    """The release with other values, for as long as a block takes: `with upgraded("allowPodOverrides=true"):`."""
+    system, wait = ("-n", world.system_namespace), ("--wait", "--timeout", "3m")
+
+    def operators() -> set[str]:
+        return {pod["metadata"]["uid"] for pod in world.list("pods", world.system_namespace, OPERATOR)}
+
+    def change(*command: str) -> None:
+        before = operators()
+        helm(*command, *system, *wait, timeout=200)
+        world.wait(lambda: not before & operators(), "operators with these values alone")
+
+    @contextmanager
+    def values(*changed: str) -> Iterator[None]:
+        flags = [flag for value in changed for flag in ("--set", value)]
+        change("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", *flags)
+        try:
+            yield
+        finally:
+            change("rollback", RELEASE)
+
+    return values
 
 
 @pytest.fixture(scope="session")

@@ -4,27 +4,16 @@ new installation takes them over. All of it by the real Helm, from the release t
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
 
+from e2e.conftest import OPERATOR, RELEASE, Upgraded
 from e2e.world import World, condition, model_deployment, post
-from support.helm import CHART, MISSING, Helm, find_helm
+from support.helm import CHART, Helm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
-
-RELEASE = "modelpier"
-OPERATOR = "app.kubernetes.io/name=modelpier-operator"
-
-
-@pytest.fixture
-def helm(environment: dict[str, str], tmp_path: Path) -> Helm:
-    program = environment.get("MODELPIER_HELM") or find_helm()
-    if program is None:
-        pytest.skip(MISSING)
-    return Helm(program, tmp_path, environment.get("KUBECONFIG") or os.environ["KUBECONFIG"])
 
 
 @pytest.fixture
@@ -87,6 +76,29 @@ def test_models_outlive_the_release(
     assert predicts(url)
     # The key that signs plans is the same: a pod that trusts the old one takes the new leader's plans.
     assert condition(after, "Degraded").get("status") != "True"
+
+
+def test_a_release_for_listed_namespaces_serves_there_alone(
+    world: World, namespace: str, digits: dict[str, str], upgraded: Upgraded
+) -> None:
+    """With Roles in place of the ClusterRole, and no right anywhere else."""
+    account = f"--as=system:serviceaccount:{world.system_namespace}:modelpier-operator"
+    may = ("auth", "can-i", "patch", "modeldeployments.modelpier.dev", "--subresource=status", account, "-n")
+    with upgraded(f"watchNamespaces={{{namespace}}}"):
+        held = {place: world.kubectl(*may, place, check=False).strip() for place in (namespace, "default")}
+        assert held == {namespace: "yes", "default": "no"}
+        world.apply(model_deployment("ignored", digits["1"]), namespace="default")
+        try:
+            world.apply(model_deployment("kept", digits["1"], replicas=2), namespace=namespace)
+            world.wait_ready("kept", namespace)
+            assert predicts(world.service_url("kept", namespace))
+            world.apply(model_deployment("kept", digits["2"], model={"version": "2"}), namespace=namespace)
+            world.wait_ready("kept", namespace, version="2")
+            assert "status" not in world.md("ignored", "default")
+            assert world.pods("ignored", "default") == []
+        finally:
+            world.kubectl("delete", "md", "ignored", "-n", "default")
+    assert world.kubectl(*may, "default", check=False).strip() == "yes", "as before"
 
 
 def test_a_value_that_is_misspelt_changes_nothing(world: World, helm: Helm, system: tuple[str, ...]) -> None:

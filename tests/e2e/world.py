@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from modelpier_operator.api.conditions import Reason
+
 Manifest = dict[str, Any]
 Manifests = list[Manifest]
 """A name of its own: inside of `World` a list is its method."""
@@ -112,16 +114,21 @@ class World:
             pods = self.kubectl("get", "pods", "-n", namespace, "-o", "wide")
             raise AssertionError(f"{error}\n{status}\n{pods}") from error
 
-    def wait_reason(self, name: str, namespace: str, reason: str, seconds: float = 90.0) -> Manifest:
-        """Waits until some condition that says what is wrong carries `reason`."""
+    def wait_told(self, name: str, namespace: str, reason: str, *words: str, seconds: float = 90.0) -> Manifest:
+        """Waits until Ready=False and Degraded=True both say `reason`, with all `words` (the cause) and what to do."""
 
         def look() -> Manifest | None:
             md = self.md(name, namespace)
-            told = {condition(md, kind).get("reason") for kind in ("Ready", "Degraded", "Stalled", "Progressing")}
-            return md if reason in told else None
+            told = {kind: condition(md, kind) for kind in ("Ready", "Degraded")}
+            right = all(
+                c.get("reason") == reason and all(w in c["message"] for w in (*words, Reason(reason).remedy))
+                for c in told.values()
+            )
+            statuses = [c.get("status") for c in told.values()]
+            return md if right and statuses == ["False", "True"] else None
 
         try:
-            return self.wait(look, f"reason {reason} of {namespace}/{name}", seconds)
+            return self.wait(look, f"{namespace}/{name} to tell {reason}: {', '.join(words)}", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{json.dumps(self.md(name, namespace).get('status'), indent=1)}") from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_server import contract
-from support import onnx_models
+from support import onnx_models, open_loop
 from support.server_process import infer_body, server, wait_for
 
 from .conftest import Load
@@ -23,8 +23,8 @@ ACCEPT = "3"
 def test_no_request_is_lost_under_load(tmp_path: Path, identity: Path, load: Load) -> None:
     with server(tmp_path / "s", "--model", f"m={identity}", "--drain-accept-seconds", ACCEPT) as running:
         running.wait_ready()
-        traffic = load(running.port, "m", 150, 60, "--until-unready", "1.5")
-        time.sleep(1.0)
+        traffic = load(running.port, "m", 150, 60, "--steady", "150", "--until-unready", "1.5")
+        traffic.wait_steady()
         running.signal(signal.SIGTERM)
         found = traffic.result()
         assert running.wait() == 0, running.output
@@ -43,8 +43,9 @@ def test_no_request_is_lost_through_the_end_of_listening(tmp_path: Path, identit
         running.wait_ready()
         next_one.wait_ready()
         move = f"127.0.0.1:{next_one.port}"
-        traffic = load(running.port, "m", 30, 10, "--until-unready", "0.5", "--move-to", move)
-        time.sleep(3.0)  # all connections are in use
+        used = str(3 * open_loop.WORKERS)  # each worker's connection, and more than once
+        traffic = load(running.port, "m", 30, 10, "--steady", used, "--until-unready", "0.5", "--move-to", move)
+        traffic.wait_steady(8)
         running.signal(signal.SIGTERM)
         found = traffic.result()
         assert running.wait(5) == 0, running.output

@@ -1,10 +1,11 @@
 """Open-loop load from a process of its own: requests start at their times, whatever has become of those before.
 
-`python open_loop.py URL BODY_FILE RATE SECONDS [--until-unready DELAY [--move-to HOST:PORT]]` prints one JSON
-object. Every second request comes over a kept connection, the others over new ones; nothing is ever tried again. With
---until-unready it goes on until readiness turns away, and DELAY seconds longer, as requests do until endpoints have
-spread through a cluster. With --move-to it does not end then: new connections go to the other server, kept ones are
-used until they are closed.
+`python open_loop.py URL BODY_FILE RATE SECONDS [--steady COUNT] [--until-unready DELAY [--move-to HOST:PORT]]` prints
+`started`, with --steady `steady` once COUNT requests have been answered with 200, and in the end one JSON object. Every
+second request comes over a kept connection, the others over new ones; nothing is ever tried again. With --until-unready
+it goes on until readiness turns away, and DELAY seconds longer, as requests do until endpoints have spread through a
+cluster. With --move-to it does not end then: new connections go to the other server, kept ones are used until they are
+closed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Load:
     interval: float
     end: float
     """Of time.monotonic()."""
+    steady: int = 0
+    """Answers after which it says so; 0: never."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     next: int = 0
     start: float = field(default_factory=time.monotonic)
@@ -82,6 +85,8 @@ class Load:
     def _count(self, outcome: str, error: str, body: bytes = b"") -> None:
         with self.lock:
             self.outcomes[outcome] += 1
+            if outcome == "200" and self.outcomes["200"] == self.steady:
+                print("steady", flush=True)
             if body and len(body) < 200:
                 self.answers[json.loads(body).get("model_version", "?")] += 1
             if error:
@@ -115,11 +120,13 @@ def main() -> None:
     flags.add_argument("body", type=Path)
     flags.add_argument("rate", type=float)
     flags.add_argument("seconds", type=float)
+    flags.add_argument("--steady", type=int, default=0)
     flags.add_argument("--until-unready", type=float)
     flags.add_argument("--move-to")
     given = flags.parse_args()
     url = urllib.parse.urlsplit(given.url)
-    load = Load(url.netloc, url.path, given.body.read_bytes(), 1 / given.rate, time.monotonic() + given.seconds)
+    end = time.monotonic() + given.seconds
+    load = Load(url.netloc, url.path, given.body.read_bytes(), 1 / given.rate, end, given.steady)
     threads = [threading.Thread(target=load.worker) for _ in range(WORKERS)]
     if given.until_unready is not None:
         threads.append(threading.Thread(target=watch_readiness, args=(load, given.until_unready, given.move_to)))

@@ -134,7 +134,7 @@ class Reason(StrEnum):
     CRASH_LOOP = (
         "CrashLoop",
         "The container ends again and again, and says nothing of its own about why.",
-        "Read its log: kubectl logs POD --previous. Exit status and last lines stand in the message.",
+        "Read its log: kubectl logs POD --previous. The message has its exit status and its termination message.",
     )
     OUT_OF_MEMORY = (
         "OutOfMemory",
