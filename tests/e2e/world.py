@@ -70,8 +70,9 @@ class World:
         text = "\n---\n".join(json.dumps(m) for m in manifests)
         self.kubectl("apply", "-n", namespace, "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
-    def list(self, kind: str, namespace: str, selector: str = "") -> list[Manifest]:
-        raw = self.kubectl("get", kind, "-n", namespace, "-o", "json", *(("-l", selector) if selector else ()))
+    def list(self, kind: str, namespace: str, selector: str = "", field: str = "") -> list[Manifest]:
+        chosen = [f"--selector={selector}"] * bool(selector) + [f"--field-selector={field}"] * bool(field)
+        raw = self.kubectl("get", kind, "-n", namespace, "-o", "json", *chosen)
         items: list[Manifest] = json.loads(raw)["items"]
         return items
 
