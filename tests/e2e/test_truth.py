@@ -73,6 +73,15 @@ def test_an_image_that_cannot_be_pulled(world: World, namespace: str, digits: di
     world.apply(model_deployment("m", digits["1"], server={"image": image}), namespace=namespace)
     world.wait_told("m", namespace, "ImagePullFailed", image)
 
+    def pulls() -> int:
+        events = world.list("events", namespace, field="reason=Failed")
+        return sum(e.get("count") or 1 for e in events if e["message"].startswith("Failed to pull image"))
+
+    world.wait(lambda: pulls() > 1, "the kubelet to try again")
+    before, tries = world.md("m", namespace), pulls()
+    world.wait(lambda: pulls() >= tries + 2, "two tries more", seconds=120)
+    assert world.md("m", namespace) == before, "nothing is new, so nothing is written"
+
 
 def test_a_secret_that_is_not_there(world: World, namespace: str, digits: dict[str, str]) -> None:
     world.apply(model_deployment("m", digits["1"], model={"credentialsSecret": "nowhere"}), namespace=namespace)

@@ -74,8 +74,9 @@ class World:
         text = "\n---\n".join(json.dumps(m) for m in manifests)
         self.kubectl("apply", "-n", namespace, "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
-    def list(self, kind: str, namespace: str, selector: str = "") -> Manifests:
-        raw = self.kubectl("get", kind, "-n", namespace, "-o", "json", *(("-l", selector) if selector else ()))
+    def list(self, kind: str, namespace: str, selector: str = "", field: str = "") -> Manifests:
+        chosen = [f"--selector={selector}"] * bool(selector) + [f"--field-selector={field}"] * bool(field)
+        raw = self.kubectl("get", kind, "-n", namespace, "-o", "json", *chosen)
         items: Manifests = json.loads(raw)["items"]
         return items
 

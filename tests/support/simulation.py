@@ -7,11 +7,12 @@ restarted operator's.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelpier_operator import names
-from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact, Observed, Outcome
+from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact, Observed, Outcome, Problem, Ref
 from modelpier_operator.judge import judge
 from modelpier_operator.settings import Settings
 from support.builders import GPU, KEYS, settings
@@ -34,6 +35,9 @@ class Operator:
     world: World = field(default_factory=lambda: World(DictStore()))
     settings: Settings = field(default_factory=settings)
     sees_nodes: bool = True
+    refuses: Callable[[Object], bool] = lambda _: False
+    """Deployments that the API server does not take."""
+    problems: tuple[Problem, ...] = ()
     outcomes: list[Outcome] = field(default_factory=list)
 
     def edit(self, **spec: Any) -> None:
@@ -52,6 +56,7 @@ class Operator:
             pods=tuple(world.pods()),
             reports=world.reports(),
             capacity=self._capacity() if self.sees_nodes else None,
+            problems=self.problems,
         )
 
     def judge(self) -> Outcome:
@@ -61,7 +66,10 @@ class Operator:
         """One pass, cut off after `writes`; whether anything was written."""
         outcome = self.judge()
         self.outcomes.append(outcome)
-        todo = [*self._changed(outcome), *outcome.delete]
+        changes = self._changed(outcome)
+        refused = [c for c in changes if c["kind"] == "Deployment" and self.refuses(c)]
+        self.problems = tuple(Problem(Ref(c["kind"], c["metadata"]["name"]), "Invalid", "spec: no") for c in refused)
+        todo = [*(c for c in changes if c not in refused), *outcome.delete]
         for item in todo[:writes]:
             self._carry_out(item)
         if writes is not None and writes <= len(todo):

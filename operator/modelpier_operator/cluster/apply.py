@@ -41,6 +41,8 @@ FORCE = {**MANAGER, "force": "true"}
 WITHOUT_DEFAULTS = (CONFIG_MAP, CONTROLLER_REVISION)
 """The server adds no field to these: what an apply leaves over in the record of the POST is truly unwanted."""
 STUBBORN_LIMIT = 4096
+DEPLOYMENTS = 2
+"""The last wave."""
 
 NAME_CONFLICT = "NameConflict"
 QUOTA_EXCEEDED = "QuotaExceeded"
@@ -99,6 +101,9 @@ class Applier:
         one. Memory comes first because what follows rests on it: a plan that names a digest nobody has noted would be
         contradicted by the next one after a crash in between.
 
+        Deletions rest on memory and on the Service, but not on Deployments: what still serves is not unwanted before
+        enough others are seen to serve. So a Deployment that is refused for ever keeps nothing else alive.
+
         Raises ApiError for what another try may mend, OwnerGoneError before anything is created for nobody.
         """
         targets = [Target(md, CHILDREN[manifest["kind"]], stamped(manifest)) for manifest in wanted]
@@ -109,7 +114,7 @@ class Applier:
         result = NOTHING
         for number in sorted({_wave(target) for target in targets}):
             result |= await _all(self._bring(target) for target in targets if _wave(target) == number)
-            if result.problems:
+            if result.problems and number != DEPLOYMENTS:
                 return result
         return result | await _all(self._delete(md, ref) for ref in unwanted)
 
@@ -234,7 +239,7 @@ class Applier:
 
 
 def _wave(target: Target) -> int:
-    return {CONTROLLER_REVISION: 0, DEPLOYMENT: 2}.get(target.kind, 1)
+    return {CONTROLLER_REVISION: 0, DEPLOYMENT: DEPLOYMENTS}.get(target.kind, 1)
 
 
 def _refusal(target: Target, error: errors.RefusedError) -> Applied:

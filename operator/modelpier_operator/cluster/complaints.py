@@ -6,6 +6,7 @@ bounded, since anyone may write Events.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,10 @@ REASONS = frozenset(
         "UnexpectedAdmissionError",
     }
 )
+_NAMES_A_STATE = re.compile(r"Error: \w+$")
+"""`Error: ImagePullBackOff` stands in the pod's status as well; what it would replace, the cause of it, does not."""
+_SUM = re.compile(r"unmounted volumes=\[([^\]]*)\]")
+_VOLUME = re.compile(r"for volume \"([^\"]*)\"")
 PODS = 4096
 PER_POD = 4
 MESSAGE = 1024
@@ -54,7 +59,7 @@ class Complaints:
         complaint = Complaint(reason, (manifest.get("message") or "")[:MESSAGE])
         said = self._by_pod.setdefault(uid, OrderedDict())
         self._by_pod.move_to_end(uid)
-        if said.get(reason) == complaint:
+        if said.get(reason) == complaint or _says_less(complaint, said.get(reason)):
             return
         said[reason] = complaint
         said.move_to_end(reason)
@@ -81,3 +86,11 @@ class Complaints:
 
     def denied(self) -> None:
         """Nothing is known then; what pods say of themselves remains."""
+
+
+def _says_less(new: Complaint, known: Complaint | None) -> bool:
+    """A kubelet tells a cause and then a sum of what it waits for, in turns: the cause is what stays true."""
+    if _NAMES_A_STATE.match(new.message):
+        return True
+    waits_for, named = _SUM.search(new.message), _VOLUME.search(known.message) if known else None
+    return bool(waits_for and named and named.group(1) in re.split(r"[\s,]+", waits_for.group(1)))

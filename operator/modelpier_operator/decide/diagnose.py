@@ -37,8 +37,22 @@ _OF_VOLUME = {
 }
 """By the names that desired.volumes gives them."""
 _IMAGE = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
 )
+_PULL = re.compile(
+    r"^(?:Back-off pulling|Failed to pull) image \"[^\"]*\""
+    r"(?:: (?:(?:ErrImagePull|RegistryUnavailable|SignatureValidationFailed): )?|$)"
+)
+"""What a kubelet puts before the cause: another thing while it waits, while it tries and in its Events."""
+_OWN_ADDRESS = re.compile(r"\b(read|write) (tcp|udp) \S+->")
+"""Its port is another one with every try."""
 _CANNOT_START = frozenset({"CreateContainerError", "RunContainerError", "StartError"})
 
 
@@ -182,8 +196,18 @@ def _image(subject: Pod, _: str) -> Finding | None:
     if waiting.get("reason") == "InvalidImageName":
         return Finding(Reason.IMAGE_INVALID, str(waiting.get("message") or ""))
     if waiting.get("reason") in _IMAGE:
-        return Finding(Reason.IMAGE_PULL_FAILED, str(waiting.get("message") or waiting["reason"]))
+        return Finding(Reason.IMAGE_PULL_FAILED, _pull_error(subject, waiting))
     return None
+
+
+def _pull_error(subject: Pod, waiting: Mapping[str, Any]) -> str:
+    """The cause, in one text for as long as it is the same: a kubelet tries and waits in turns for ever, and each other
+    text would be another write of the status. Kubelets before 1.32 tell it in an Event alone while they wait.
+    """
+    message = str(waiting.get("message") or waiting["reason"])
+    told = (c.message for c in subject.complaints if c.message.startswith("Failed to pull image"))
+    causes = (_PULL.sub("", text, count=1) for text in (message, *told))
+    return _OWN_ADDRESS.sub(r"\1 \2 ", next(filter(None, causes), message))
 
 
 def _configuration(subject: Pod, _: str) -> Finding | None:

@@ -152,7 +152,8 @@ def moving(s: Situation) -> Decision | None:
     chosen = wanted.memory.placement
     left = _left(s, wanted)
     if chosen and chosen.chosen is Strategy.REPLACE:
-        old, new = replacing.sizes(_replacing(s, s.stable, chosen))
+        # Whether the new Deployment is taken at all is known before the first old pod goes.
+        old, new = replacing.sizes(_replacing(s, s.stable, chosen)) if s.new.deployment else (s.old.replicas, 0)
         wake = soonest(left, *(p.overdue_in(s.now) for p in s.facts.pods_beside(s.new.name)))
         goals = {s.stable.name: old, wanted.name: new}
         return Decision(Phase.REPLACING, s.stable, wanted, goals, everyone=True, wake_after=wake)

@@ -98,6 +98,19 @@ async def test_what_pods_need_is_refused_and_no_pods_are_asked_for(bench: Bench)
     assert "deployments" not in bench.plurals()
 
 
+@pytest.mark.parametrize("refused", ["Deployment", "ConfigMap"])
+async def test_only_a_deployment_that_is_refused_holds_no_deletion_back(bench: Bench, refused: str) -> None:
+    *others, old = bench.wanted()
+    await bench.apply(tuple(child for child in (*others, old) if child["kind"] != "ConfigMap"))
+    bench.plurals()
+    new = {**old, "metadata": {**old["metadata"], "name": "m-new"}}
+    bench.api.invalid = refused
+    applied = await bench.apply((*others, new), (Ref("Deployment", old["metadata"]["name"]),))
+    assert [problem.ref.kind for problem in applied.problems] == [refused]
+    deleted = [write for write in bench.server.writes if write.startswith("DELETE")]
+    assert deleted == ([f"DELETE deployments team/{old['metadata']['name']}"] if refused == "Deployment" else [])
+
+
 def _noted(child: Manifest) -> Object:
     if child["kind"] not in ("ControllerRevision", "ConfigMap"):
         return dict(child)

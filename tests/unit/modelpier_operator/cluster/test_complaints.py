@@ -30,6 +30,24 @@ def test_other_reasons_are_not_kept() -> None:
     assert complaints.of("uid-p") == ()
 
 
+def test_a_cause_stays_while_the_kubelet_repeats_what_follows_from_it() -> None:
+    told: list[tuple[str, str]] = []
+    complaints = Complaints(told.append)
+    cause = 'MountVolume.SetUp failed for volume "credentials" : secret "s3" not found'
+    sum_of_it = "Unable to attach or mount volumes: unmounted volumes=[ca credentials]: context deadline exceeded"
+    pull = 'Failed to pull image "r/x:1": not found'
+    for _ in range(3):
+        for reason, message in (("FailedMount", cause), ("FailedMount", sum_of_it)):
+            complaints.put(event(reason, message))
+        for message in (pull, "Error: ErrImagePull", "Error: ImagePullBackOff"):
+            complaints.put(event("Failed", message))
+    assert complaints.of("uid-p") == (Complaint("FailedMount", cause), Complaint("Failed", pull))
+    assert len(told) == 2
+    another = "Unable to attach or mount volumes: unmounted volumes=[models]: context deadline exceeded"
+    complaints.put(event("FailedMount", another))
+    assert Complaint("FailedMount", another) in complaints.of("uid-p")
+
+
 def test_whoever_writes_many_events_fills_nothing() -> None:
     complaints = Complaints(lambda _: None)
     for number in range(PODS + 10):

@@ -71,6 +71,11 @@ CASES: dict[str, tuple[dict[str, Any], Reason, str]] = {
         "not found",
     ),
     "image pull, first try": (waiting("ErrImagePull", "401"), Reason.IMAGE_PULL_FAILED, "401"),
+    "image whose signature is wrong": (
+        waiting("SignatureValidationFailed", "image pull failed for r/x:1 because the signature validation failed"),
+        Reason.IMAGE_PULL_FAILED,
+        "signature",
+    ),
     "image name": (waiting("InvalidImageName", "couldn't parse"), Reason.IMAGE_INVALID, "parse"),
     "secret of a variable": (
         waiting("CreateContainerConfigError", 'secret "keys" not found'),
@@ -314,6 +319,34 @@ def test_objects_that_cannot_be_written(told: str, reason: Reason) -> None:
     found = diagnose.problem((Problem(Ref("Service", "m"), told, "it is somebody else's"),))
     assert found == diagnose.Finding(reason, "Service m: it is somebody else's")
     assert diagnose.problem(()) is None
+
+
+NOT_FOUND = 'rpc error: code = NotFound desc = failed to pull and unpack image "r/x:1": r/x:1: not found'
+BACK_OFF = 'Back-off pulling image "r/x:1"'
+
+
+@pytest.mark.parametrize(
+    ("tries", "waits", "event", "told"),
+    [
+        (NOT_FOUND, f"{BACK_OFF}: ErrImagePull: {NOT_FOUND}", "", NOT_FOUND),
+        (NOT_FOUND, BACK_OFF, f'Failed to pull image "r/x:1": {NOT_FOUND}', NOT_FOUND),
+        (
+            'Get "https://r/v2/": read tcp 198.18.0.2:40001->198.18.0.9:443: i/o timeout',
+            f'{BACK_OFF}: ErrImagePull: Get "https://r/v2/": read tcp 198.18.0.2:52345->198.18.0.9:443: i/o timeout',
+            "",
+            'Get "https://r/v2/": read tcp 198.18.0.9:443: i/o timeout',
+        ),
+    ],
+)
+def test_an_image_that_is_pulled_again_and_again_is_told_once(tries: str, waits: str, event: str, told: str) -> None:
+    said = [("Failed", event)] if event else []
+    for state in (waiting("ErrImagePull", tries), waiting("ImagePullBackOff", waits)):
+        found = diagnose.pod(subject(complaints=said, **state), R)
+        assert found == diagnose.Finding(Reason.IMAGE_PULL_FAILED, told)
+
+
+def test_a_back_off_that_says_nothing_is_quoted() -> None:
+    assert diagnose.pod(subject(**waiting("ImagePullBackOff", BACK_OFF)), R).message == BACK_OFF
 
 
 def test_a_message_is_cut() -> None:
