@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class Wrapped:
     @property
     def caller_only(self) -> bool:
         return self._session.caller_only
+
+    @property
+    def on_loop(self) -> bool:
+        return self._session.on_loop
+
+    @property
+    def lost(self) -> Future[str] | None:
+        return self._session.lost
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         return self._session.run(feeds, outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.runtime import load
 from modelpier_server.runtime.isolation import IsolatedSession, load_isolated
-from modelpier_server.runtime.isolation import session as module
 from support import onnx_models
 from support.onnx_models import write
 
@@ -159,7 +159,7 @@ def _until_it_fails(session: IsolatedSession, feeds: dict[str, npt.NDArray[Any]]
 def _note_processes(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None] = lambda _pid: None) -> list[int]:
     """Pids of the workers that are started from now on."""
     started: list[int] = []
-    popen = module.subprocess.Popen
+    popen = subprocess.Popen
 
     def note(*args: Any, **named: Any) -> Any:
         process = popen(*args, **named)
@@ -167,5 +167,5 @@ def _note_processes(monkeypatch: pytest.MonkeyPatch, then: Callable[[int], None]
         then(process.pid)
         return process
 
-    monkeypatch.setattr(module.subprocess, "Popen", note)
+    monkeypatch.setattr(subprocess, "Popen", note)
     return started
