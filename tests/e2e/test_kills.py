@@ -10,7 +10,7 @@ import pytest
 from e2e.conftest import OPERATOR
 from e2e.nodes import OnNode, kill
 from e2e.traffic import assert_nothing_lost, load
-from e2e.world import World, model_deployment, post
+from e2e.world import Manifests, World, model_deployment, post
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -18,7 +18,7 @@ BROKEN = ("ServerDisconnectedError", "ClientConnectorError", "ClientOSError", "C
 """What a client sees of a process that is no more, as aiohttp names it."""
 
 
-def restarts(pods: list[dict]) -> list[int]:
+def restarts(pods: Manifests) -> list[int]:
     return [status["restartCount"] for pod in pods for status in pod["status"].get("containerStatuses", [])]
 
 

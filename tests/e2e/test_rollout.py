@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from e2e.traffic import assert_nothing_lost, load
-from e2e.world import World, condition, model_deployment
+from e2e.world import Manifests, World, condition, model_deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -90,6 +90,6 @@ def test_scaling_and_disruption_budget(world: World, namespace: str, digits: dic
     world.wait(lambda: not world.pods("m", namespace), "no pods")
 
 
-def nodes(world: World) -> list[dict]:
-    found: list[dict] = json.loads(world.kubectl("get", "nodes", "-o", "json"))["items"]
+def nodes(world: World) -> Manifests:
+    found: Manifests = json.loads(world.kubectl("get", "nodes", "-o", "json"))["items"]
     return found

@@ -12,7 +12,7 @@ import pytest
 
 from e2e.conftest import OPERATOR, Upgraded
 from e2e.nodes import OnNode, cut_off
-from e2e.world import World, condition, model_deployment
+from e2e.world import Manifest, World, condition, model_deployment
 from modelpier_server.contract import ADMIN_PORT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
@@ -191,6 +191,6 @@ def test_a_failed_version_leaves_the_old_one_serving(
     world.wait(lambda: len([p for p in world.pods("m", namespace) if ready(p)]) == 1, "only the old pod")
 
 
-def ready(pod: dict) -> bool:
+def ready(pod: Manifest) -> bool:
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

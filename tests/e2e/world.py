@@ -11,11 +11,13 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from modelpier_operator.api.conditions import Reason
 
 Manifest = dict[str, Any]
+Manifests = list[Manifest]
+"""A name of its own: inside of `World` a list is its method."""
 T = TypeVar("T")
 
 
@@ -72,22 +74,23 @@ class World:
         text = "\n---\n".join(json.dumps(m) for m in manifests)
         self.kubectl("apply", "-n", namespace, "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
-    def list(self, kind: str, namespace: str, selector: str = "") -> list[Manifest]:
+    def list(self, kind: str, namespace: str, selector: str = "") -> Manifests:
         raw = self.kubectl("get", kind, "-n", namespace, "-o", "json", *(("-l", selector) if selector else ()))
-        items: list[Manifest] = json.loads(raw)["items"]
+        items: Manifests = json.loads(raw)["items"]
         return items
 
     def get(self, kind: str, name: str, namespace: str) -> Manifest | None:
         raw = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
-        return json.loads(raw) if raw.strip() else None
+        found: Manifest | None = json.loads(raw) if raw.strip() else None
+        return found
 
     def md(self, name: str, namespace: str) -> Manifest:
         return self.get("modeldeployments.modelpier.dev", name, namespace) or {}
 
-    def pods(self, name: str, namespace: str) -> list[Manifest]:
+    def pods(self, name: str, namespace: str) -> Manifests:
         return self.list("pods", namespace, f"modelpier.dev/deployment={name}")
 
-    def wait(self, look: Callable[[], T], what: str, seconds: float = 90.0) -> T:
+    def wait(self, look: Callable[[], T | Literal[False] | None], what: str, seconds: float = 90.0) -> T:
         """The first true value of `look()`; AssertionError with its last value at the deadline."""
         end, value = time.monotonic() + seconds, look()
         while not value:
