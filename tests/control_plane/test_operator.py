@@ -60,7 +60,12 @@ def test_applying_twice_and_a_restart_write_nothing(
     assert writes(recorded, user_agent=AGENT, ignore_leases=True) == []
 
 
-def test_at_rest_only_the_lease_is_written(shared_control_plane: ControlPlane, operator: OperatorProcess) -> None:
+def test_at_rest_only_the_lease_is_written(
+    shared_control_plane: ControlPlane, api_server: ApiServer, operator: OperatorProcess, namespace: str
+) -> None:
+    """For ten seconds; tests/e2e/test_rest.py looks for ten minutes, with pods."""
+    api_server.create("modeldeployments", model_deployment("m", namespace, replicas=2))
+    wait_until("the status is written", lambda: observed(api_server, "m", namespace))
     operator.wait_idle()
     with recording(shared_control_plane.audit_log) as recorded:
         end = time.monotonic() + 10
