@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelpier_server.transport import HttpLimits
+from modelpier_server.transport import Extras, HttpLimits
 from support import onnx_models
 from support.serving import Client, Running, gated, request_bytes, running, servable, tensor, until
 
@@ -368,7 +368,7 @@ async def test_a_failing_handler_is_a_500_and_nothing_more(
 
 async def test_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "modelpier_server.access")
-    async with running(access_log=True) as state:
+    async with running(extras=Extras(access_log=True)) as state:
         client = await state.client()
         await client.request("GET", "/v2")
     (record,) = [r for r in caplog.records if r.name == "modelpier_server.access"]
