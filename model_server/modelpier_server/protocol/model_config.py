@@ -33,7 +33,7 @@ class Facts:
 
 
 def model_config(facts: Facts) -> dict[str, Any]:
-    """`max_batch_size` above 0 means, as in Triton, that requests share runs and that `dims` leave out the first axis."""
+    """`max_batch_size` above 0: as in Triton, requests share runs, and `dims` leave out the first axis."""
     skip = 1 if facts.max_rows else 0
     config: dict[str, Any] = {
         "name": facts.name,
