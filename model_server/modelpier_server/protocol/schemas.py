@@ -7,6 +7,7 @@ shape beside it; where nesting is the shape (`plain`, `predict`) it says all but
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from modelpier_server.protocol.signature import Signature, Slot
 
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+MAYBE_FLAG: Schema = {"type": ["boolean", "null"]}
 BASE64: Schema = {
     "type": "object",
     "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
@@ -27,6 +30,11 @@ BASE64: Schema = {
 def shape_of(properties: Schema, required: Sequence[str] = ()) -> Schema:
     """An object; further fields are allowed."""
     return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
+
+
+def maybe(schema: Schema) -> Schema:
+    """Null is taken for absence."""
+    return schema | {"type": [schema["type"], "null"]}
 
 
 def array_of(items: Schema, **limits: int) -> Schema:
@@ -45,10 +53,13 @@ def element(datatype: Datatype) -> Schema:
 
 
 def _real(datatype: Datatype) -> Schema:
-    largest = {"FP16": 65504.0, "FP64": float(np.finfo(np.float64).max)}.get(
-        datatype.name, float(np.finfo(np.float32).max)
-    )
-    return {"type": "number", "minimum": -largest, "maximum": largest}
+    """What lies within half a step above the largest number is rounded down to it."""
+    if datatype.name not in _BEYOND:
+        return {"type": "number"}
+    return {"type": "number", "exclusiveMinimum": -_BEYOND[datatype.name], "exclusiveMaximum": _BEYOND[datatype.name]}
+
+
+_BEYOND = {"FP16": 65520.0, "BF16": (2 - 2**-8) * 2.0**127, "FP32": (2 - 2**-24) * 2.0**127}
 
 
 def nested(slot: Slot, signature: Signature, *, axes: int = 0) -> Schema:
@@ -92,25 +103,25 @@ def infer_request(signature: Signature) -> Schema:
     """The JSON part; a tensor has `data`, or the size of its bytes behind that part."""
     inputs = [_infer_input(slot, signature) for slot in signature.inputs.values()]
     names = {"enum": list(signature.outputs)}
-    choice = shape_of({"name": names, "parameters": _OUTPUT_PARAMETERS}, ["name"])
+    choice = shape_of({"name": names, "parameters": maybe(_OUTPUT_PARAMETERS)}, ["name"])
     return shape_of(
         {
-            "id": TEXT,
+            "id": MAYBE_TEXT,
             "inputs": {
                 "type": "array",
                 "items": {"oneOf": inputs} if len(inputs) > 1 else inputs[0],
                 "minItems": len(inputs),
                 "maxItems": len(inputs),
             },
-            "outputs": array_of(choice),
-            "parameters": shape_of({"binary_data_output": {"type": "boolean"}}),
+            "outputs": maybe(array_of(choice)),
+            "parameters": maybe(shape_of({"binary_data_output": MAYBE_FLAG})),
         },
         ["inputs"],
     )
 
 
 _OUTPUT_PARAMETERS = shape_of(
-    {"binary_data": {"type": "boolean"}, "classification": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}}
+    {"binary_data": MAYBE_FLAG, "classification": {"type": ["integer", "null"], "minimum": 0}}
 )
 
 
@@ -125,7 +136,8 @@ def _infer_input(slot: Slot, signature: Signature) -> Schema:
     binary = shape_of({**properties, "parameters": size, "data": False}, [*fields, "parameters"])
     if slot.datatype.json is None:
         return binary
-    plain = shape_of({**properties, "data": _data(slot), "parameters": False}, [*fields, "data"])
+    size = maybe(shape_of({"binary_data_size": {"type": "null"}}))
+    plain = shape_of({**properties, "data": _data(slot), "parameters": size}, [*fields, "data"])
     return {"oneOf": [plain, binary]}
 
 
@@ -196,11 +208,17 @@ def _answer(slot: Slot) -> Schema:
 
 # ------------------------------------------------------------------------------------------------ generate
 def generate_request(signature: Signature) -> Schema:
-    values: Schema = {}
-    for slot in signature.inputs.values():
-        schema = element(slot.datatype)
-        values[slot.name] = {"anyOf": [schema, array_of(schema)]}
-    return shape_of({"id": TEXT, "parameters": {"type": "object"}, **values})
+    """Nothing is required, because inputs may stand below `parameters`, too."""
+    values: Schema = {slot.name: _flat(slot) for slot in signature.inputs.values()}
+    return shape_of({"id": MAYBE_TEXT, "parameters": {"type": "object"}, **values})
+
+
+def _flat(slot: Slot) -> Schema:
+    """One element, or a list of as many as fill the shape."""
+    fixed = prod(size for size in slot.spec.shape if size >= 0)
+    limits = {"minItems": fixed, **({} if -1 in slot.spec.shape else {"maxItems": fixed})}
+    several = array_of(element(slot.datatype), **limits)
+    return {"anyOf": [element(slot.datatype), several]} if fixed == 1 else several
 
 
 def generate_response(signature: Signature) -> Schema:

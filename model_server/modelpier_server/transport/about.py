@@ -28,7 +28,8 @@ class About:
     summary: str
     answer: Schema | None = None
     """Of status 200; None: any."""
-    media: str = "application/json"
+    media: tuple[str, ...] = ("application/json",)
+    """Of status 200; `answer` is the schema of the first one."""
     statuses: tuple[int, ...] = ()
     body: Schema | None = None
     body_required: bool = True

@@ -51,8 +51,9 @@ class Clouds:
 
     def add_to(self, router: Router) -> None:
         health = About(TAG, "Whether all required models serve (SageMaker)", {}, statuses=(503,), unready=True)
-        invoke = About(TAG, "Infer with the only model, or the target model (SageMaker)", {}, statuses=INFER,
-                       body={"type": "object"}, body_media=(JSON_TYPE, BINARY_TYPE))  # fmt: skip
+        media = (JSON_TYPE, BINARY_TYPE)
+        text = "Infer with the only model, or the target model (SageMaker)"
+        invoke = About(TAG, text, {}, media, statuses=INFER, body={"type": "object"}, body_media=media)
         router.add_direct("GET", "/ping", self.health, about=health)
         router.add("POST", "/invocations", self.invoke, self._models.largest, invoke)
         if self._vertex is not None:

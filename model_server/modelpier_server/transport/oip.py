@@ -53,6 +53,7 @@ class OpenInference:
             "Infer",
             statuses=INFER,
             body_media=("application/json", "application/octet-stream"),
+            media=("application/json", "application/octet-stream"),
             of_model=schemas.infer_request,
             answer_of_model=schemas.infer_response,
             example=lambda served: example.infer_request(served.signature, served.finding.size),

@@ -81,7 +81,7 @@ def _operation(
     if names := _PLACEHOLDER.findall(path):
         operation["parameters"] = [_parameter(name, served) for name in names]
     if schemas["body"] is not None:
-        content: dict[str, dict[str, Any]] = {media: {} for media in about.body_media}
+        content: dict[str, dict[str, Any]] = {media: {"schema": {}} for media in about.body_media}
         content[JSON_TYPE] = {"schema": schemas["body"], **_examples(about, served)}
         operation["requestBody"] = {"required": about.body_required, "content": content}
     return operation
@@ -103,8 +103,10 @@ def _parameter(name: str, served: list[Servable]) -> dict[str, Any]:
 
 
 def _responses(about: About, answer: Any) -> dict[str, Any]:
-    schema = {"schema": answer} if answer is not None else {}
-    responses: dict[str, Any] = {"200": {"description": "OK", "content": {about.media: schema}}}
+    content: dict[str, dict[str, Any]] = {media: {} for media in about.media}
+    if answer is not None:
+        content[about.media[0]] = {"schema": answer}
+    responses: dict[str, Any] = {"200": {"description": "OK", "content": content}}
     for status in sorted({*about.statuses, *REFUSED}):
         body = answer if about.unready and status == HTTPStatus.SERVICE_UNAVAILABLE else _ERROR
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": {JSON_TYPE: {"schema": body}}}

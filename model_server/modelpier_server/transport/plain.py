@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelpier_server.protocol import example, plain
 from modelpier_server.protocol.http import Request, Response
-from modelpier_server.protocol.schemas import TEXT, shape_of
+from modelpier_server.protocol.schemas import MAYBE_TEXT, TEXT, shape_of
 from modelpier_server.protocol.signature import Signature
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays
@@ -18,7 +18,9 @@ class Plain:
         self._models = models
 
     def add_to(self, router: Router) -> None:
-        body = shape_of({"model_name": TEXT, "model_version": TEXT, "input_data": {}}, ["model_name", "input_data"])
+        body = shape_of(
+            {"model_name": TEXT, "model_version": MAYBE_TEXT, "input_data": {}}, ["model_name", "input_data"]
+        )
         answer = shape_of({"output_data": {}}, ["output_data"])
         about = About("Plain", "Infer with nested lists", answer, statuses=INFER, body=body, example=_example)
         router.add("POST", "/model", self.infer, self._models.largest, about)

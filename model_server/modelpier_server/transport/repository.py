@@ -67,8 +67,8 @@ class Repository:
         about = About(TAG, "Models, loaded or not", array_of(entry), statuses=BODY, body=wanted, body_required=False)
         router.add("POST", "/v2/repository/index", self.index, _limit, about)
         statuses = (*BODY, 403, 404)
-        wanted = shape_of({"parameters": {"type": "object"}})
-        for action, handler in (("load", self.load), ("unload", self.unload)):
+        for action, handler, most in (("load", self.load, {"maxProperties": 0}), ("unload", self.unload, {})):
+            wanted = shape_of({"parameters": {"type": "object", **most}})
             about = About(TAG, action.title(), {}, statuses=statuses, body=wanted, body_required=False)
             router.add("POST", f"/v2/repository/models/{{model}}/{action}", handler, _limit, about)
 

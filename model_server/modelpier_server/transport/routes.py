@@ -54,5 +54,5 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
     async def text(_: Request) -> Response:
         return Response(200, {"content-type": CONTENT_TYPE}, metrics.render())
 
-    router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media="text/plain"))
+    router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media=("text/plain",)))
     return App(router, metrics, extras.access_log)

@@ -55,7 +55,7 @@ class Triton:
             answer_of_model=schemas.generate_response,
         )
         events = replace(
-            text, summary="Generate as a stream of events", media="text/event-stream", answer_of_model=None
+            text, summary="Generate as a stream of events", media=("text/event-stream",), answer_of_model=None
         )
         for path in MODEL_PATHS:
             about = About(TAG, "Model configuration", _CONFIG, statuses=LOOKUP)

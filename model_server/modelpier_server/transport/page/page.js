@@ -103,9 +103,11 @@ function show(status) {
   const cards = [...byId("models").children], moment = performance.now();
   status.models.forEach((model, i) => {
     const list = cards[i].querySelector(".figures");
-    if (model.figures) {
-      list.replaceChildren(...figuresOf(model, moment).map(([name, value]) => make("div", "", make("dt", "", name), make("dd", "", value))));
+    const figures = model.figures ? figuresOf(model, moment) : [];
+    if (list.children.length !== figures.length) {
+      list.replaceChildren(...figures.map(([name]) => make("div", "", make("dt", "", name), make("dd", ""))));
     }
+    figures.forEach(([, value], n) => { list.children[n].lastChild.textContent = value; });
   });
 }
 
