@@ -16,8 +16,9 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from modelpier_server.contract import LIVE_PATH
 from support import onnx_models
-from support.server_process import ServerProcess, server
+from support.server_process import PlanVolume, ServerProcess, server, wait_for
 
 X = np.array([[1, 2.5, -3], [4, 5, np.inf]], np.float32)
 
@@ -216,3 +217,21 @@ def test_curl_generate_stream(running: ServerProcess) -> None:
     done = subprocess.run([*command, "-d", '{"text_input":["a","b"]}'], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("data: {")
     assert json.loads(done.stdout.removeprefix("data: "))["y"] == ["a", "b"]
+
+
+# ------------------------------------------------------------------------------------------------ where it runs
+def test_vertex_ai_says_where_by_environment(tmp_path: Path, identity: Path) -> None:
+    environment = {"AIP_HEALTH_ROUTE": "/v1/endpoints/7", "AIP_PREDICT_ROUTE": "/v1/endpoints/7:predict"}
+    with server(tmp_path / "s", "--model", f"m={identity}", environment=environment) as running:
+        running.wait_ready()
+        assert running.call("GET", "/v1/endpoints/7")[0] == 200
+        body = b'{"instances": [[1, 2, 3]], "parameters": {}}'
+        assert running.call("POST", "/v1/endpoints/7:predict", body) == (200, b'{"predictions":[[1.0,2.0,3.0]]}')
+
+
+def test_in_a_pod_the_plan_decides(tmp_path: Path, volume: PlanVolume) -> None:
+    with server(tmp_path / "s", environment=volume.environment) as running:
+        wait_for(lambda: running.call("GET", LIVE_PATH)[0] == 200)
+        status, answer = running.call("POST", "/v2/repository/models/m/load")
+        assert (status, b"a serving plan decides" in answer) == (403, True)
+        assert running.call("POST", "/v2/repository/index") == (200, b"[]")

@@ -139,11 +139,17 @@ function exampleOf(name, version) {
   return found ? ["/model", found.value] : [path, null];
 }
 
+// Indented, but for lists of elements: those go on one line.
+function written(body) {
+  const joined = (list) => list.replace(/\n\s*/g, " ").replace(/^\[ | \]$/g, (edge) => edge.trim());
+  return JSON.stringify(body, null, 1).replace(/\[\n[^[\]{}]*\]/g, joined);
+}
+
 function prefill() {
   if (!byId("model").value) return;
   const [name, version] = JSON.parse(byId("model").value), [path, body] = exampleOf(name, version);
   byId("path").textContent = path;
-  byId("request").value = body ? JSON.stringify(body, null, 1).replace(/\n\s+(?=[^\n]*$|-?\d|"text"|false|[\]])/g, " ") : "";
+  byId("request").value = body ? written(body) : "";
   byId("outcome").textContent = body ? "" : "Too large to show here; the OpenAPI document says what it takes.";
   byId("answer").hidden = true;
   command();
