@@ -3,7 +3,8 @@ call this.
 
 `python tests/stages.py [STAGE ...]`. A stage that this machine cannot run skips itself with the reason and the
 command that would enable it; with CI=true or MODELPIER_REQUIRE=1 a skipped test of a required stage is a failure,
-since nobody would read the reason. Standard library alone: it runs before anything is installed."""
+since nobody would read the reason; unless the reason begins with "optional: ".
+Standard library alone: it runs before anything is installed."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 REPORTS = ROOT / "build" / "reports"
+OPTIONAL = "optional: "
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Result:
     passed: int = 0
     failed: int = 0
     skipped: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
+    """Skipped for want of what is too dear to be asked of every machine."""
 
     @property
     def good(self) -> bool:
@@ -101,7 +105,8 @@ def read(report: Path, result: Result) -> None:
     for case in ET.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if (skip := case.find("skipped")) is not None:
-            result.skipped.append(f"{name}: {skip.get('message')}")
+            reason = skip.get("message") or ""
+            (result.optional if reason.startswith(OPTIONAL) else result.skipped).append(f"{name}: {reason}")
         elif case.find("failure") is not None or case.find("error") is not None:
             result.failed += 1
         else:
@@ -116,7 +121,7 @@ def table(results: list[Result]) -> str:
         took, over = f"{r.seconds / 60:.1f} min", "" if r.seconds <= 60 * r.stage.budget else "  over budget"
         verdict = "" if r.good else "  FAILED"
         rows.append(
-            f"{r.stage.name:<16}{r.passed:>8}{r.failed:>8}{len(r.skipped):>9}{took:>10}"
+            f"{r.stage.name:<16}{r.passed:>8}{r.failed:>8}{len(r.skipped) + len(r.optional):>9}{took:>10}"
             f"{r.stage.budget:>6g} min{over}{verdict}"
         )
     total = sum(r.seconds for r in results)
@@ -133,11 +138,11 @@ def main(names: list[str]) -> int:
     results = [run(known[n]) for n in names or [stage.name for stage in STAGES]]
     print("\n" + table(results))
     for r in results:
-        for reason in r.skipped:
+        for reason in (*r.skipped, *r.optional):
             print(f"skipped: {reason}")
     skipped_required = [s for r in results if r.stage.required and required() for s in r.skipped]
     passed, failed = sum(r.passed for r in results), sum(r.failed for r in results) + len(skipped_required)
-    print(f"{passed} passed, {failed} failed, {sum(len(r.skipped) for r in results)} skipped")
+    print(f"{passed} passed, {failed} failed, {sum(len(r.skipped) + len(r.optional) for r in results)} skipped")
     return 0 if all(r.good for r in results) else 1
 
 

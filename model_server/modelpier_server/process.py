@@ -14,12 +14,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from modelpier_server.contract import EXIT_MODEL_FAILED, Failure, Plan
+from modelpier_server.contract import EXIT_MODEL_FAILED, Failure
 from modelpier_server.lifecycle.admin import routes
 from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.catalog import Catalog
+from modelpier_server.lifecycle.control import Control
 from modelpier_server.lifecycle.follower import Follower
 from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.lifecycle.plans import LARGEST, Intake, Trust
@@ -30,7 +32,17 @@ from modelpier_server.runtime import load, memory
 from modelpier_server.scheduler import Servable
 from modelpier_server.settings import PlanSource, Settings
 from modelpier_server.telemetry import Metrics
-from modelpier_server.transport import App, HttpLimits, Router, Server, inference_app, serve
+from modelpier_server.transport import (
+    BY_PLAN,
+    App,
+    Extras,
+    HttpLimits,
+    Router,
+    Server,
+    VertexRoutes,
+    inference_app,
+    serve,
+)
 
 EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
@@ -60,6 +72,7 @@ class Process:
             trusting=settings.source is None,
             drain=settings.drain_limit,
         )
+        self._control = Control(self._follower, settings.models) if settings.source is None else None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._servers: list[Server] = []
 
@@ -98,12 +111,21 @@ class Process:
         servers = []
         if source is not None:  # first: who finds the server alive may ask it for its report
             servers.append(await serve(settings.host, source.admin_port, self._admin(source), ADMIN_LIMITS))
-        app = inference_app(self._catalog, self._metrics, access_log=settings.access_log)
+        app = inference_app(self._catalog, self._metrics, self._extras())
         limits = HttpLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
         servers.insert(0, await serve(settings.host, settings.http_port, app, limits))
         about = {"host": settings.host, "http_port": servers[0].port}
         log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
         return servers
+
+    def _extras(self) -> Extras:
+        settings = self._settings
+        extras = Extras(
+            access_log=settings.access_log,
+            control=self._control if settings.repository_control else None,
+            vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
+        )
+        return extras if settings.source is None else replace(extras, no_control=BY_PLAN)
 
     def _admin(self, source: PlanSource) -> App:
         router = Router()
@@ -118,7 +140,8 @@ class Process:
     def _begin(self) -> asyncio.Task[None] | None:
         source = self._settings.source
         if source is None:
-            self._follower.apply(Plan("local", 1, self._settings.models))
+            assert self._control is not None
+            self._control.begin()
             return None
         work = watch(source.file, self._intake(source).offer, self._follower.refuse)
         return asyncio.get_running_loop().create_task(work)

@@ -16,7 +16,10 @@ from modelpier_server.contract import Options, PlannedModel, Provider
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PATH = re.compile(r"/[A-Za-z0-9._~:@/-]{0,1000}")
 LOCAL_VERSION = "1"
+CLOUD_PORT = "AIP_HTTP_PORT"
+"""Vertex AI's; its other variables name the routes."""
 
 
 class SettingsError(ValueError):
@@ -56,6 +59,10 @@ class Settings:
     log_level: str
     access_log: bool
     """One line per answer of the inference port."""
+    repository_control: bool = False
+    """Clients may load and unload what `models` names."""
+    vertex: tuple[str, str] | None = None
+    """Paths for health and prediction that Vertex AI chose."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         help="refuse NAME when it has another digest",
     )
     add("--host", help="address to listen on (default 127.0.0.1; with a plan 0.0.0.0)")
-    add("--http-port", type=_port, default=contract.HTTP_PORT, help="default %(default)s; 0: any free one")
+    add("--http-port", type=_port, help=f"default {contract.HTTP_PORT}; 0: any free one")
     add("--admin-port", type=_port, help=f"plans and reports, only with a plan (default {contract.ADMIN_PORT})")
     add("--provider", action="append", default=[], help="execution provider of ONNX Runtime; repeatable, in order")
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
@@ -83,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
     add("--access-log", action="store_true", help="log one line per answer of the inference port")
+    add(
+        "--allow-repository-control",
+        action="store_true",
+        help="clients may load and unload what --model names (Triton's repository extension)",
+    )
     add(
         "--drain-accept-seconds",
         type=_seconds,
@@ -103,13 +115,18 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
             raise SettingsError(
                 f"--model, --digest: not together with {contract.ENV_PLAN_FILE}: the plan names the models"
             )
+        if flags.allow_repository_control:
+            raise SettingsError(
+                f"--allow-repository-control: not together with {contract.ENV_PLAN_FILE}: the plan decides what is held"
+            )
         models, cache = (), Path(contract.MODEL_DIR)
     planned = source is not None
     accept = contract.DRAIN_ACCEPT_SECONDS if planned else 0.0
     log = environment.get(contract.ENV_TERMINATION_LOG) or (contract.TERMINATION_LOG if planned else "")
+    hosted = planned or CLOUD_PORT in environment
     return Settings(
-        host=flags.host or ("0.0.0.0" if planned else "127.0.0.1"),  # noqa: S104 - a pod is reached from other nodes
-        http_port=flags.http_port,
+        host=flags.host or ("0.0.0.0" if hosted else "127.0.0.1"),  # noqa: S104 - a pod is reached from other nodes
+        http_port=_http_port(environment) if flags.http_port is None else flags.http_port,
         source=source,
         models=models,
         model_dir=Path(environment.get(contract.ENV_MODEL_DIR) or cache),
@@ -122,7 +139,33 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         json_logs=planned if flags.log_format is None else flags.log_format == "json",
         log_level=flags.log_level,
         access_log=flags.access_log,
+        repository_control=flags.allow_repository_control,
+        vertex=_vertex(environment),
     )
+
+
+def _http_port(environment: Mapping[str, str]) -> int:
+    """Of the cloud that runs this container, if one does."""
+    text = environment.get(CLOUD_PORT)
+    if text is None:
+        return contract.HTTP_PORT
+    try:
+        return _port(text)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise SettingsError(f"{CLOUD_PORT}: must be a port number; got {text[:100]!r}") from error
+
+
+def _vertex(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    names = ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE")
+    paths = [environment.get(name, "") for name in names]
+    if not any(paths):
+        return None
+    for name, path in zip(names, paths, strict=True):
+        if not _PATH.fullmatch(path):
+            raise SettingsError(
+                f"{name}: must be a path such as /health, set together with the other; got {path[:100]!r}"
+            )
+    return paths[0], paths[1]
 
 
 def _source(flags: argparse.Namespace, environment: Mapping[str, str]) -> PlanSource | None:

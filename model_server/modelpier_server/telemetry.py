@@ -21,6 +21,8 @@ import orjson
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+BATCH_SIZES = 256
+"""Clients choose how many rows they send: more different numbers are not told apart."""
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -59,6 +61,16 @@ class Histogram:
 
 
 @dataclass(slots=True, eq=False)
+class BatchMetrics:
+    """Runs of one number of rows; durations are sums over runs in nanoseconds."""
+
+    runs: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class ModelMetrics:
     """Figures of one version of one model. Durations are sums over requests in nanoseconds, as Triton adds them up."""
 
@@ -74,8 +86,29 @@ class ModelMetrics:
     compute_input_ns: int = 0
     compute_infer_ns: int = 0
     compute_output_ns: int = 0
+    fail_ns: int = 0
+    last_inference: int = 0
+    """`time.perf_counter_ns()` of the last answer; 0: none yet."""
+    batches: dict[int, BatchMetrics] = field(default_factory=dict)
+    """By rows; of the first BATCH_SIZES different numbers of rows."""
     request_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS, 1e-9))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+
+    def ran(self, rows: int, runs: int, spent: tuple[int, int, int]) -> None:
+        """A batch of so many rows; `spent` nanoseconds on its input, on its run, on its output."""
+        batch = self.batches.get(rows)
+        if batch is None:
+            if len(self.batches) >= BATCH_SIZES:
+                return
+            batch = self.batches[rows] = BatchMetrics()
+        batch.runs += runs
+        batch.input_ns += spent[0]
+        batch.infer_ns += spent[1]
+        batch.output_ns += spent[2]
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
 
     @property
     def request_ns(self) -> float:
@@ -117,6 +150,9 @@ class Metrics:
         metrics = self._models.setdefault((name, version), ModelMetrics(name, version))
         metrics.holders += 1
         return metrics
+
+    def find(self, name: str, version: str) -> ModelMetrics | None:
+        return self._models.get((name, version))
 
     def release(self, metrics: ModelMetrics) -> None:
         """Series of models that are gone must not pile up."""

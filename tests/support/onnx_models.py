@@ -70,6 +70,11 @@ def identity(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
     return build([helper.make_node("Identity", ["x"], ["y"])], [("x", datatype, shape)], [("y", datatype, shape)])
 
 
+def build_named_input(name: str) -> bytes:
+    """y = the input of that name, which may hold anything."""
+    return build([helper.make_node("Identity", [name], ["y"])], [(name, "FP32", ("n", 3))], [("y", "FP32", ("n", 3))])
+
+
 def add(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
     """sum = a + b, difference = a - b."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]

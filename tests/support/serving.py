@@ -99,6 +99,9 @@ class Shelf:
     def names(self) -> list[str]:
         return list(self.servables)
 
+    def serving(self) -> list[Servable]:
+        return list(self.servables.values())
+
     def describe(self) -> list[ModelReport]:
         return [
             ModelReport(
@@ -202,12 +205,12 @@ async def running(
     *servables: Servable,
     limits: transport.HttpLimits | None = None,
     metrics: Metrics | None = None,
-    access_log: bool = False,
+    extras: transport.Extras | None = None,
 ) -> AsyncIterator[Running]:
     """A listening server of these models; all of it is gone at the end."""
     metrics = metrics or Metrics()
     shelf = Shelf({served.name: served for served in servables})
-    app = transport.inference_app(shelf, metrics, access_log=access_log)
+    app = transport.inference_app(shelf, metrics, extras)
     server = await transport.serve("127.0.0.1", 0, app, limits)
     state = Running(server, shelf, metrics)
     try:

@@ -68,6 +68,7 @@ class Catalog(Generic[S]):
         self._versions: dict[tuple[str, str], Turns[S]] = {}
         self._planned: frozenset[tuple[str, str]] = frozenset()
         self._reports: tuple[ModelReport, ...] = ()
+        self._serving: tuple[S, ...] = ()
         self._max_body_bytes = Limits().max_body_bytes
 
     @property
@@ -97,6 +98,10 @@ class Catalog(Generic[S]):
         """All planned models, served or not."""
         return self._reports
 
+    def serving(self) -> tuple[S, ...]:
+        """All that answer requests; takes no turn of the weights."""
+        return self._serving
+
     def publish(
         self,
         entries: Sequence[Entry[S]],
@@ -117,6 +122,7 @@ class Catalog(Generic[S]):
         }
         self._planned = frozenset((m.name, m.version) for m in planned)
         self._reports = tuple(reports)
+        self._serving = tuple(entry.servable for entry in entries)
         self._complete = complete
         limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
         self._max_body_bytes = max(limits, default=Limits().max_body_bytes)

@@ -26,7 +26,8 @@ MOST_CRASHES, CRASH_WINDOW = 3, 600.0
 
 
 class Follower(Generic[S]):
-    """`trusting`: nobody will pin digests (no Kubernetes), so what was loaded is served, and any failure is final.
+    """`trusting`: nobody will pin digests (no Kubernetes), so what was loaded is served, and any failure of what is
+    required is final.
 
     `drain`: seconds that requests in flight on a dropped model get.
     """
@@ -182,7 +183,7 @@ class Follower(Generic[S]):
     def _judge(self, records: list[Record[S]]) -> None:
         """Settles whether this process still has a purpose."""
         failed = [r for r in records if r.state is ModelState.FAILED]
-        final = failed if self._trusting else [r for r in failed if r.planned.role is Role.REQUIRED]
+        final = [r for r in failed if r.planned.role is Role.REQUIRED]
         alone = len(failed) == len(records) and not self.board.leaving
         if final and (self._trusting or alone) and not self.fatal.done() and not self._catalog.draining:
             record = final[0]
@@ -212,7 +213,7 @@ class Follower(Generic[S]):
             "version": record.planned.version,
             "state": record.state.value,
         }
-        if record.state is ModelState.FAILED and self._trusting:
+        if record.state is ModelState.FAILED and self._trusting and record.planned.role is Role.REQUIRED:
             return  # the process ends, and says why
         if record.reason is not None:
             log.warning("model failed", extra={**about, "reason": record.reason.value, "error": record.message})

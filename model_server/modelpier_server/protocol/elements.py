@@ -58,8 +58,8 @@ def array_of(raw: msgspec.Raw, datatype: Datatype, shape: Sequence[int], element
     return pack(values, datatype, shape, where)
 
 
-def decode(raw: msgspec.Raw, element: type, depth: int, where: str) -> Any:
-    """Lists of `element` nested `depth` deep; a bare element for depth 0."""
+def decode(raw: msgspec.Raw, element: Any, depth: int, where: str) -> Any:
+    """Lists of the type `element` nested `depth` deep; a bare element for depth 0."""
     try:
         return _decoder(element, depth).decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -99,7 +99,7 @@ def _struct(count: int, element: str) -> struct.Struct:
 
 
 @lru_cache(maxsize=256)
-def _decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
+def _decoder(element: Any, depth: int) -> msgspec.json.Decoder[Any]:
     if depth > 64:
         raise RecursionError(f"nested {depth} deep")
     nested: Any = element

@@ -46,6 +46,11 @@ class Response:
         return cls(status, {"content-type": JSON_TYPE}, orjson.dumps(value))
 
     @classmethod
+    def of_json(cls, raw: bytes) -> Response:
+        """200 with JSON that is written already."""
+        return cls(200, {"content-type": JSON_TYPE}, raw)
+
+    @classmethod
     def text(cls, value: str, status: int = 200) -> Response:
         return cls(status, {"content-type": TEXT_TYPE}, value.encode())
 

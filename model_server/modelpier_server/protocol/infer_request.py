@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import binary, elements
+from modelpier_server.protocol.classification import UNSORTED
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.protocol.http import Body
 from modelpier_server.protocol.shape import check_shape
@@ -65,6 +66,8 @@ class InferRequest(msgspec.Struct, gc=False):
     """Names in the order asked for; None: all, in the model's order."""
     binary: bool | frozenset[str]
     """Whether all outputs go out as binary, or which of them."""
+    classes: dict[str, int] | None = None
+    """Outputs that go out as a ranking of so many classes."""
 
 
 _decode = msgspec.json.Decoder(Message).decode
@@ -165,17 +168,19 @@ def _cut(tail: memoryview | None, start: int, size: int, index: int) -> memoryvi
     return tail[start : start + size]
 
 
-def _choice(message: Message, signature: Signature) -> tuple[tuple[str, ...] | None, bool | frozenset[str]]:
-    """Which outputs, and which of them as binary."""
+def _choice(
+    message: Message, signature: Signature
+) -> tuple[tuple[str, ...] | None, bool | frozenset[str], dict[str, int] | None]:
+    """Which outputs, which of them as binary, which of them as classes."""
     parameters = message.parameters
     default = parameters is not None and parameters.binary_data_output is True
     if not message.outputs:
-        return None, default
+        return None, default, None
     for index, output in enumerate(message.outputs):
         _check_output(output, index, message.outputs, signature)
     names = tuple(output.name for output in message.outputs)
     binaries = frozenset(output.name for output in message.outputs if _is_binary(output, default))
-    return names, binaries
+    return names, binaries, _classes(message.outputs)
 
 
 def _is_binary(output: OutputChoice, default: bool) -> bool:
@@ -189,5 +194,18 @@ def _check_output(output: OutputChoice, index: int, outputs: Sequence[OutputChoi
         raise InvalidRequest(f"outputs[{index}].name: the model has no output '{output.name}'; it has {names}")
     if any(other.name == output.name for other in outputs[:index]):
         raise InvalidRequest(f"outputs[{index}].name: '{output.name}' is asked for twice")
-    if output.parameters is not None and output.parameters.classification:
-        raise InvalidRequest(f"outputs[{index}].parameters.classification: not supported; take the scores themselves")
+    if output.parameters is not None and output.parameters.classification is not None:
+        _check_classes(output.parameters.classification, index, signature.outputs[output.name])
+
+
+def _check_classes(count: int, index: int, slot: Slot) -> None:
+    where = f"outputs[{index}].parameters.classification"
+    if count < 0:
+        raise InvalidRequest(f"{where}: must be a number of classes, 0 for none")
+    if slot.datatype.name in UNSORTED:
+        raise InvalidRequest(f"{where}: output '{slot.name}' is {slot.datatype.name}, which has no order")
+
+
+def _classes(outputs: Sequence[OutputChoice]) -> dict[str, int] | None:
+    found = {output.name: output.parameters.classification for output in outputs if output.parameters is not None}
+    return {name: count for name, count in found.items() if count} or None

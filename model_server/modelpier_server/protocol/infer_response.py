@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from modelpier_server.errors import InvalidRequest
-from modelpier_server.protocol import binary
+from modelpier_server.protocol import binary, classification
 from modelpier_server.protocol.datatypes import FLOATS
 from modelpier_server.protocol.infer_request import InferRequest
 from modelpier_server.protocol.signature import Signature, Slot
@@ -39,7 +39,11 @@ def encode(
     Raises InvalidRequest where an output cannot be written as JSON but was not asked for as binary.
     """
     slots = signature.outputs
-    chosen = slots.values() if request.outputs is None else [slots[output] for output in request.outputs]
+    chosen: Sequence[Slot] = (
+        tuple(slots.values()) if request.outputs is None else [slots[output] for output in request.outputs]
+    )
+    if request.classes is not None:
+        chosen, arrays = classification.apply(request.classes, chosen, arrays)
     tensors: list[bytes | memoryview] = []
     outputs: list[dict[str, Any]] = []
     for slot, array in zip(chosen, arrays, strict=True):

@@ -44,6 +44,8 @@ class Finding:
     why: str
     costs: list[tuple[int, float]] = field(default_factory=list)
     """(input elements, seconds) of the runs."""
+    size: int = 1
+    """A size that the model takes for what is variable and not the rows."""
 
 
 def probe(session: Session, wanted: Batching) -> Finding:
@@ -55,7 +57,7 @@ def probe(session: Session, wanted: Batching) -> Finding:
     size, error = _fitting_size(session, random)
     if size is None:
         return Finding(0, f"off: no synthetic input could be run: {error}")
-    finding = Finding(0, "")
+    finding = Finding(0, "", size=size)
     one_row = _measure(session, make_feeds(session, 1, size, random), finding)
     finding.why = (
         f"off: one row takes {one_row:.1f} s" if one_row > SLOWEST else _verdict(session, wanted, size, random)

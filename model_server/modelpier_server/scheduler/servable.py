@@ -217,10 +217,11 @@ class Servable:
                 continue
             self._finish(work)
             if isinstance(result, ServerError):
-                self._count_failure(result)
+                self._count_failure(result, start - work.arrived)
                 work.fail(result)
             elif not _succeed(work, result):
                 metrics.failures[Failure.OTHER] += 1
+                metrics.fail_ns += _clock() - work.arrived
             else:
                 end = _clock()
                 success += 1
@@ -236,10 +237,14 @@ class Servable:
         metrics.compute_input_ns += success * outcome.input_ns
         metrics.compute_infer_ns += success * outcome.infer_ns
         metrics.compute_output_ns += success * outcome.output_ns + answering
+        if success:
+            metrics.last_inference = start
+        metrics.ran(rows or 1, outcome.runs, (outcome.input_ns, outcome.infer_ns, outcome.output_ns + answering))
 
-    def _count_failure(self, error: ServerError) -> None:
+    def _count_failure(self, error: ServerError, spent: int) -> None:
         fault = isinstance(error, InferenceFailed)
         self._metrics.failures[Failure.BACKEND if fault else Failure.OTHER] += 1
+        self._metrics.fail_ns += spent
 
     # ------------------------------------------------------------------------------------------ leaving early
     def _finish(self, work: Work) -> None:
@@ -252,6 +257,7 @@ class Servable:
         """The caller left: `Work.cancel` says so."""
         self._leave(work)
         self._metrics.failures[Failure.CANCELED] += 1
+        self._metrics.fail_ns += _clock() - work.arrived
 
     def _leave(self, work: Work) -> None:
         if work.stage is Stage.QUEUED:
@@ -263,6 +269,7 @@ class Servable:
         """A work that is in no queue any longer."""
         self._finish(work)
         self._metrics.failures[Failure.REJECTED] += 1
+        self._metrics.fail_ns += _clock() - work.arrived
         work.fail(DeadlineExceeded(f"model '{self.name}': no answer within the request's time"))
 
     def _unfinished(self) -> list[Work]:

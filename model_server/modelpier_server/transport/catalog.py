@@ -31,5 +31,8 @@ class Catalog(Protocol):
     def names(self) -> Sequence[str]:
         """Of all models that answer requests."""
 
+    def serving(self) -> Sequence[Servable]:
+        """All that answer requests; takes no turn of the weights, as `find` does."""
+
     def describe(self) -> Sequence[ModelReport]:
         """All planned models, served or not."""

@@ -1,7 +1,8 @@
 """Which handler answers a request.
 
-Patterns are paths whose segments may be placeholders: `/v2/models/{model}/infer`. Two kinds of handlers: async ones
-take a Request and return a Response; direct ones take the Exchange and answer it by themselves, without a task.
+Patterns are paths whose segments may be placeholders, with or without an ending: `/v2/models/{model}/infer`,
+`/v1/models/{model}:predict`. Of several that fit a path the most particular ones count. Two kinds of handlers: async
+ones take a Request and return a Response; direct ones take the Exchange and answer it by themselves, without a task.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import httptools
 
 from modelpier_server.errors import InvalidRequest, MethodNotAllowed, NotFound
 from modelpier_server.protocol.http import Request, Response
+from modelpier_server.transport.about import About
 from modelpier_server.transport.exchange import Exchange
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -30,6 +32,17 @@ class Route:
     direct: Direct | None = None
     body_limit: BodyLimit | None = None
     """Bytes that the body may have, asked once the headers are known and only for bodies that are not small."""
+    about: About | None = None
+    """For the OpenAPI document; None: an internal route."""
+
+    @property
+    def pattern(self) -> str:
+        return "/" + "/".join(self.segments)
+
+    @property
+    def rank(self) -> int:
+        """How particular the pattern is."""
+        return sum(2 if not s.startswith("{") else int(not s.endswith("}")) for s in self.segments)
 
     def match(self, segments: list[str]) -> dict[str, str] | None:
         """What the placeholders stand for; None when the path is another one."""
@@ -38,7 +51,10 @@ class Route:
         params: dict[str, str] = {}
         for want, got in zip(self.segments, segments, strict=True):
             if want.startswith("{"):
-                params[want[1:-1]] = got
+                name, _, ending = want[1:].partition("}")
+                if not got.endswith(ending):
+                    return None
+                params[name] = got.removesuffix(ending)
             elif want != got:
                 return None
         return params if all(params.values()) else None
@@ -59,12 +75,30 @@ class Router:
         self._routes: list[Route] = []
         self._cache: dict[tuple[bytes, bytes], Match] = {}
 
-    def add(self, method: str, pattern: str, handler: Handler, body_limit: BodyLimit | None = None) -> None:
-        """An async handler. GET routes answer HEAD too."""
-        self._routes.append(Route(method, _segments(pattern), handler, body_limit=body_limit))
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(self._routes)
 
-    def add_direct(self, method: str, pattern: str, direct: Direct, body_limit: BodyLimit | None = None) -> None:
-        self._routes.append(Route(method, _segments(pattern), direct=direct, body_limit=body_limit))
+    def add(
+        self,
+        method: str,
+        pattern: str,
+        handler: Handler,
+        body_limit: BodyLimit | None = None,
+        about: About | None = None,
+    ) -> None:
+        """An async handler. GET routes answer HEAD too."""
+        self._routes.append(Route(method, _segments(pattern), handler, body_limit=body_limit, about=about))
+
+    def add_direct(
+        self,
+        method: str,
+        pattern: str,
+        direct: Direct,
+        body_limit: BodyLimit | None = None,
+        about: About | None = None,
+    ) -> None:
+        self._routes.append(Route(method, _segments(pattern), direct=direct, body_limit=body_limit, about=about))
 
     def match(self, method: bytes, url: bytes) -> Match:
         """Raises NotFound, MethodNotAllowed, InvalidRequest. URLs are remembered: requests are many, models few."""
@@ -80,10 +114,11 @@ class Router:
         path, query = _parse(url)
         segments = [unquote(segment) for segment in path.split("/")[1:]]
         wanted = "GET" if method == "HEAD" else method
+        fitting = [(route, params) for route in self._routes if (params := route.match(segments)) is not None]
+        best = max((route.rank for route, _ in fitting), default=0)
         allowed: list[str] = []
-        for route in self._routes:
-            params = route.match(segments)
-            if params is None:
+        for route, params in fitting:
+            if route.rank < best:
                 continue
             if route.method == wanted:
                 return Match(route, unquote(path), params, query)

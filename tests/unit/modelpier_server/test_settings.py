@@ -46,6 +46,38 @@ def test_a_pod() -> None:
     assert settings.termination_log == Path(contract.TERMINATION_LOG)
 
 
+def test_a_cloud_that_runs_the_container() -> None:
+    cloud = {"AIP_HTTP_PORT": "9000", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/v1/m:predict"}
+    settings = read(["--model", "a=x"], cloud)
+    assert (settings.host, settings.http_port) == ("0.0.0.0", 9000)
+    assert settings.vertex == ("/health", "/v1/m:predict")
+    told = read(["--model", "a=x", "--http-port", "1", "--host", "h"], cloud)
+    assert (told.host, told.http_port) == ("h", 1)
+    assert read(["--model", "a=x"], {}).vertex is None
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AIP_HTTP_PORT": "x"},
+        {"AIP_HTTP_PORT": "70000"},
+        {"AIP_HEALTH_ROUTE": "/health"},
+        {"AIP_HEALTH_ROUTE": "health", "AIP_PREDICT_ROUTE": "/p"},
+        {"AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/{p}"},
+    ],
+)
+def test_a_cloud_that_is_not_understood(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="AIP_"):
+        read(["--model", "a=x"], environment)
+
+
+def test_repository_control_is_for_laptops() -> None:
+    assert read(["--model", "a=x", "--allow-repository-control"], {}).repository_control
+    assert not read(["--model", "a=x"], {}).repository_control
+    with pytest.raises(SettingsError, match="--allow-repository-control"):
+        read(["--allow-repository-control"], POD)
+
+
 def test_what_a_pod_is_told_of_itself() -> None:
     plain = read([], POD)
     assert plain.source is not None

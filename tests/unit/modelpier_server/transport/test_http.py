@@ -15,7 +15,7 @@ import pytest
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Failure
-from modelpier_server.transport import HttpLimits
+from modelpier_server.transport import Extras, HttpLimits
 from support import onnx_models
 from support.serving import Client, Running, gated, request_bytes, running, servable, tensor, until
 
@@ -377,7 +377,7 @@ async def test_a_failing_handler_is_a_500_and_nothing_more(
 
 async def test_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "modelpier_server.access")
-    async with running(access_log=True) as state:
+    async with running(extras=Extras(access_log=True)) as state:
         client = await state.client()
         await client.request("GET", "/v2")
     (record,) = [r for r in caplog.records if r.name == "modelpier_server.access"]

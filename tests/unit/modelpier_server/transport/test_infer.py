@@ -189,7 +189,7 @@ async def test_plain_route(client: Client) -> None:
         ({"model_name": "m", "input_data": [[1, 2, 3], [4]]}, 400, "depth 2"),
         ({"model_name": "m", "input_data": [["a", "b", "c"]]}, 400, "Expected `float`"),
         ({"model_name": "m", "input_data": {"z": [[1, 2, 3]]}}, 400, "no input 'z'"),
-        ({"model_name": "add", "input_data": {"a": [[1, 2, 3]]}}, 400, "b missing"),
+        ({"model_name": "add", "input_data": {"a": [[1, 2, 3]]}}, 400, "'b' missing"),
         ({"model_name": "add", "input_data": [[1, 2, 3]]}, 400, "object of input name"),
         ({"model_name": "inverse", "input_data": [[0, 1, 2]]}, 400, "NaN or infinity"),
         ({"model_name": "half", "input_data": [[1e9, 1, 2]]}, 400, "does not fit FP16"),

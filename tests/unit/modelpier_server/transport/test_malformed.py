@@ -86,9 +86,9 @@ JSON_ROWS = {
     "number too large for FP32": ({"inputs": [row([1e39, *ROW[1:]])]}, "FP32"),
     "unknown output": ({"inputs": [row()], "outputs": [{"name": "z"}]}, "outputs[0].name"),
     "output asked for twice": ({"inputs": [row()], "outputs": [{"name": "y"}, {"name": "y"}]}, "outputs[1].name"),
-    "classification": (
-        {"inputs": [row()], "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
-        "classification",
+    "classification of less than nothing": (
+        {"inputs": [row()], "outputs": [{"name": "y", "parameters": {"classification": -1}}]},
+        "outputs[0].parameters.classification",
     ),
     "binary size without binary data": ({"inputs": [row(parameters={"binary_data_size": 4})]}, "binary_data_size"),
     "id a number": ({"inputs": [row()], "id": 7}, "id"),

@@ -32,7 +32,7 @@ async def client(state: Running) -> Client:
 async def test_server_metadata(client: Client) -> None:
     answer = await client.request("GET", "/v2")
     assert answer.json["name"] == "modelpier"
-    assert answer.json["extensions"] == ["binary_tensor_data"]
+    assert {"binary_tensor_data", "statistics", "model_configuration"} <= set(answer.json["extensions"])
     assert (await client.request("GET", "/v2/models")).json == {"models": ["add", "mean"]}
 
 
