@@ -55,6 +55,7 @@ check: venv ## formatter, linter, types, import contracts, drift of generated fi
 	$(BIN)/mypy
 	$(BIN)/lint-imports >/dev/null || { $(BIN)/lint-imports; exit 1; }
 	$(BIN)/python -m modelpier_operator.api.generate --check
+	$(BIN)/python -m modelpier_server.protocol.grpc.generate --check
 
 .PHONY: format
 format: venv ## rewrite the code as `make check` wants it
@@ -142,8 +143,9 @@ install: ## helm upgrade --install the chart into the current cluster
 uninstall: ## helm uninstall; ModelDeployments and their CRD stay
 	@$(USE_CLUSTER)
 	$${MODELPIER_HELM:-helm} uninstall modelpier --namespace $(NAMESPACE) --wait
-generate: venv ## write everything that is generated: CRD, reference pages
+generate: venv ## write everything that is generated: CRD, reference pages, gRPC messages
 	$(BIN)/python -m modelpier_operator.api.generate
+	$(BIN)/python -m modelpier_server.protocol.grpc.generate
 
 # ------------------------------------------------------------------------------------------------- the main job
 .PHONY: demo demo-text

@@ -3,6 +3,7 @@
     ModelpierError
     ├── ServerError                 a request that gets no answer; `status` of HTTP, str() the text of `{"error": ...}`
     │   ├── InvalidRequest    400   the text names the field and the remedy
+    │   ├── Forbidden         403   what this server does not let a client decide
     │   ├── NotFound          404   model, version or path
     │   ├── MethodNotAllowed  405   the path exists, for `allowed` methods
     │   ├── PayloadTooLarge   413   also counts inflated bytes
@@ -39,6 +40,10 @@ class ServerError(ModelpierError):
 
 class InvalidRequest(ServerError):
     status = 400
+
+
+class Forbidden(ServerError):
+    status = 403
 
 
 class NotFound(ServerError):

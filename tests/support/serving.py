@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ class Shelf:
     ready: bool = True
     live: bool = True
     draining: bool = False
+    watchers: set[Callable[[], None]] = field(default_factory=set)
     found: int = 0
     """Calls of `find`, each of which takes a turn of the weights."""
 
@@ -99,6 +100,9 @@ class Shelf:
 
     def names(self) -> list[str]:
         return list(self.servables)
+
+    def serving(self) -> list[Servable]:
+        return list(self.servables.values())
 
     def describe(self) -> list[ModelReport]:
         return [

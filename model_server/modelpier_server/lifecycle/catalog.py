@@ -5,7 +5,7 @@ A swap of revisions is therefore atomic: a request sees the table before or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -61,11 +61,14 @@ class Catalog(Generic[S]):
     def __init__(self) -> None:
         self.live = True
         self.draining = False
+        self.watchers: set[Callable[[], None]] = set()
+        """Called after every change."""
         self._complete = False
         self._any: dict[str, Turns[S]] = {}
         self._versions: dict[tuple[str, str], Turns[S]] = {}
         self._planned: frozenset[tuple[str, str]] = frozenset()
         self._reports: tuple[ModelReport, ...] = ()
+        self._serving: tuple[S, ...] = ()
         self._max_body_bytes = Limits().max_body_bytes
 
     @property
@@ -95,6 +98,10 @@ class Catalog(Generic[S]):
         """All planned models, served or not."""
         return self._reports
 
+    def serving(self) -> tuple[S, ...]:
+        """All that answer requests; takes no turn of the weights."""
+        return self._serving
+
     def publish(
         self,
         entries: Sequence[Entry[S]],
@@ -115,9 +122,12 @@ class Catalog(Generic[S]):
         }
         self._planned = frozenset((m.name, m.version) for m in planned)
         self._reports = tuple(reports)
+        self._serving = tuple(entry.servable for entry in entries)
         self._complete = complete
         limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
         self._max_body_bytes = max(limits, default=Limits().max_body_bytes)
+        for watcher in self.watchers:
+            watcher()
 
     def _absent(self, name: str, version: str | None) -> NotFound | Unavailable:
         versions = {v for n, v in self._planned if n == name}

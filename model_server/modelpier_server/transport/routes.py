@@ -50,7 +50,7 @@ class Routes:
     def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
         self._catalog = catalog
         self._metrics = metrics
-        self._version = _version()
+        self._version = server_version()
 
     def live(self, exchange: Exchange) -> None:
         """200 while draining, too: a kubelet must not restart a server that is about to end."""
@@ -120,7 +120,7 @@ class Routes:
         return sorted({r.version for r in reports if r.name == name and r.state is ModelState.READY})
 
 
-def _version() -> str:
+def server_version() -> str:
     try:
         return version(SERVER_NAME)
     except PackageNotFoundError:  # run from the sources alone
