@@ -21,7 +21,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(STAMP): $(BIN)/uv requirements/dev.txt pyproject.toml
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -38,7 +38,7 @@ $(CONVERT_VENV)/.installed: requirements/convert.txt requirements/demo-text.txt 
 .PHONY: venv-convert
 venv-convert: $(CONVERT_VENV)/.installed ## the converter's own environment with torch (about 6 GB)
 
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --override requirements/overrides.txt pyproject.toml
 .PHONY: lock
 lock: $(BIN)/uv ## pin all dependencies with hashes into requirements/
 	for extra in operator server server-gpu convert; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
@@ -55,6 +55,7 @@ check: venv ## formatter, linter, types, import contracts, drift of generated fi
 	$(BIN)/mypy
 	$(BIN)/lint-imports >/dev/null || { $(BIN)/lint-imports; exit 1; }
 	$(BIN)/python -m modelpier_operator.api.generate --check
+	$(BIN)/python -m modelpier_server.protocol.grpc.generate --check
 
 .PHONY: format
 format: venv ## rewrite the code as `make check` wants it
@@ -142,8 +143,9 @@ install: ## helm upgrade --install the chart into the current cluster
 uninstall: ## helm uninstall; ModelDeployments and their CRD stay
 	@$(USE_CLUSTER)
 	$${MODELPIER_HELM:-helm} uninstall modelpier --namespace $(NAMESPACE) --wait
-generate: venv ## write everything that is generated: CRD, reference pages
+generate: venv ## write everything that is generated: CRD, reference pages, gRPC messages
 	$(BIN)/python -m modelpier_operator.api.generate
+	$(BIN)/python -m modelpier_server.protocol.grpc.generate
 
 # ------------------------------------------------------------------------------------------------- the main job
 .PHONY: demo demo-text

@@ -51,6 +51,9 @@ def _run(settings: Settings) -> int:
     from modelpier_server import telemetry  # noqa: PLC0415
     from modelpier_server.process import Process  # noqa: PLC0415
 
+    if settings.grpc_port is not None:
+        import modelpier_server.transport.grpc  # noqa: F401, PLC0415 - below, what is imported is frozen
+
     telemetry.configure(settings.log_level, text=not settings.json_logs)
 
     async def serve() -> int:

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelpier_server.contract import EXIT_MODEL_FAILED, Failure
 from modelpier_server.lifecycle.admin import routes
@@ -43,6 +43,9 @@ from modelpier_server.transport import (
     inference_app,
     serve,
 )
+
+if TYPE_CHECKING:
+    from modelpier_server.transport.grpc import GrpcServer
 
 EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
@@ -75,6 +78,7 @@ class Process:
         self._control = Control(self._follower, settings.models) if settings.source is None else None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._servers: list[Server] = []
+        self._grpc: GrpcServer | None = None
 
     async def run(self) -> int:
         """Exit status of the process."""
@@ -82,7 +86,7 @@ class Process:
         try:
             self._servers = await self._listen()
         except OSError as error:
-            print(f"modelpier-server: {error.strerror or error}; choose another --http-port or --host", file=sys.stderr)
+            print(f"modelpier-server: {error.strerror or error}; choose other ports or another --host", file=sys.stderr)
             return EXIT_NO_PORT
         watching = self._begin()
         ends: set[asyncio.Future[Any]] = {self._ended, self._follower.fatal}
@@ -114,7 +118,10 @@ class Process:
         app = inference_app(self._catalog, self._metrics, self._extras())
         limits = HttpLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
         servers.insert(0, await serve(settings.host, settings.http_port, app, limits))
+        self._grpc = await self._listen_grpc()
         about = {"host": settings.host, "http_port": servers[0].port}
+        if self._grpc is not None:
+            about["grpc_port"] = self._grpc.port
         log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
         return servers
 
@@ -126,6 +133,18 @@ class Process:
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
         )
         return extras if settings.source is None else replace(extras, no_control=BY_PLAN)
+
+    async def _listen_grpc(self) -> GrpcServer | None:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return None
+        from modelpier_server.transport import grpc  # noqa: PLC0415 - who asks for no port does not wait for it
+
+        limits = grpc.GrpcLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
+        access = settings.access_log
+        return await grpc.serve(
+            settings.host, settings.grpc_port, self._catalog, self._metrics, limits, access_log=access
+        )
 
     def _admin(self, source: PlanSource) -> App:
         router = Router()
@@ -164,7 +183,10 @@ class Process:
         inference, *others = self._servers
         inference.begin_close()  # at once: who uses a kept connection all the time has moved on when listening ends
         await asyncio.sleep(self._settings.drain_accept)
-        if not await inference.stop(self._settings.drain_limit):
+        ending = [inference.stop(self._settings.drain_limit)]
+        if self._grpc is not None:
+            ending.append(self._grpc.stop(self._settings.drain_limit))
+        if not all(await asyncio.gather(*ending)):
             log.warning("requests were still running at the end", extra={"seconds": self._settings.drain_limit})
         for server in others:
             server.begin_close()
@@ -179,4 +201,6 @@ class Process:
                 self._settings.termination_log.write_bytes(failure.encode())
         for server in self._servers:
             await server.stop(LAST_ANSWERS)
+        if self._grpc is not None:
+            await self._grpc.stop(LAST_ANSWERS)
         return EXIT_MODEL_FAILED

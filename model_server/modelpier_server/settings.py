@@ -42,6 +42,8 @@ class PlanSource:
 class Settings:
     host: str
     http_port: int
+    grpc_port: int | None
+    """None: no gRPC."""
     source: PlanSource | None
     """None: no Kubernetes; `models` is all that is served."""
     models: tuple[PlannedModel, ...]
@@ -68,7 +70,7 @@ class Settings:
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="modelpier-server",
-        description="Serves ONNX models over HTTP: the Open Inference Protocol below /v2, and POST /model.",
+        description="Serves ONNX models: the Open Inference Protocol over HTTP (below /v2) and gRPC, and POST /model.",
         epilog=f"In Kubernetes {contract.ENV_PLAN_FILE} names the plan that says what is served, in place of --model.",
     )
     add = flags.add_argument
@@ -82,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--host", help="address to listen on (default 127.0.0.1; with a plan 0.0.0.0)")
     add("--http-port", type=_port, help=f"default {contract.HTTP_PORT}; 0: any free one")
+    add("--grpc-port", type=_port, help=f"default none; with a plan {contract.GRPC_PORT}; 0: any free one")
     add("--admin-port", type=_port, help=f"plans and reports, only with a plan (default {contract.ADMIN_PORT})")
     add("--provider", action="append", default=[], help="execution provider of ONNX Runtime; repeatable, in order")
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
@@ -127,6 +130,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
     return Settings(
         host=flags.host or ("0.0.0.0" if hosted else "127.0.0.1"),  # noqa: S104 - a pod is reached from other nodes
         http_port=_http_port(environment) if flags.http_port is None else flags.http_port,
+        grpc_port=contract.GRPC_PORT if planned and flags.grpc_port is None else flags.grpc_port,
         source=source,
         models=models,
         model_dir=Path(environment.get(contract.ENV_MODEL_DIR) or cache),

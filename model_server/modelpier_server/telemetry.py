@@ -143,6 +143,7 @@ class Metrics:
     def __init__(self) -> None:
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.http_responses: dict[int, int] = {}
+        self.grpc_responses: dict[str, int] = {}
         self.connections = 0
 
     def hold(self, name: str, version: str) -> ModelMetrics:
@@ -178,6 +179,8 @@ class Metrics:
         yield from _histograms(models)
         yield from _family("modelpier_http_responses_total", "counter", "Answers by HTTP status")
         yield from (f'modelpier_http_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.http_responses.items()))
+        yield from _family("modelpier_grpc_responses_total", "counter", "Answers by gRPC status; one per stream")
+        yield from (f'modelpier_grpc_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.grpc_responses.items()))
         yield from _family("modelpier_http_connections", "gauge", "Open connections")
         yield f"modelpier_http_connections {self.connections}"
 

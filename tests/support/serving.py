@@ -81,6 +81,7 @@ class Shelf:
     ready: bool = True
     live: bool = True
     draining: bool = False
+    watchers: set[Callable[[], None]] = field(default_factory=set)
     found: int = 0
     """Calls of `find`, each of which takes a turn of the weights."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 # ------------------------------------------------------------------------------------------------ ports and paths
 HTTP_PORT = 8080
 """Inference, health and metrics over HTTP."""
+GRPC_PORT = 8081
+"""Inference and health over gRPC."""
 ADMIN_PORT = 8082
 """Plans and reports; closed to everyone but the operator by the NetworkPolicy."""
 

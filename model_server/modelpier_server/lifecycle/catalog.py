@@ -5,7 +5,7 @@ A swap of revisions is therefore atomic: a request sees the table before or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -63,6 +63,8 @@ class Catalog(Generic[S]):
     def __init__(self) -> None:
         self.live = True
         self.draining = False
+        self.watchers: set[Callable[[], None]] = set()
+        """Called after every change."""
         self._complete = False
         self._any: dict[str, Turns[S]] = {}
         self._versions: dict[tuple[str, str], Turns[S]] = {}
@@ -126,6 +128,8 @@ class Catalog(Generic[S]):
         self._complete = complete
         limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
         self._max_body_bytes = max(limits, default=Limits().max_body_bytes)
+        for watcher in self.watchers:
+            watcher()
 
     def _absent(self, name: str, version: str | None) -> NotFound | Unavailable:
         versions = {v for n, v in self._planned if n == name}

@@ -60,8 +60,13 @@ def strings(view: memoryview, shape: Sequence[int], where: str) -> npt.NDArray[n
 def _text(view: memoryview, length: int, where: str) -> str:
     if view.nbytes != length:
         raise InvalidRequest(f"{where}: {length} bytes are declared, {view.nbytes} are left")
+    return text_of(view, where)
+
+
+def text_of(data: bytes | memoryview, where: str) -> str:
+    """One element of BYTES. Raises InvalidRequest naming `where` for what is no UTF-8."""
     try:
-        return str(view, "utf-8")
+        return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{where}: not UTF-8, as strings of ONNX are; base64 carries other bytes") from error
 

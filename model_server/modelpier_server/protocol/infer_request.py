@@ -7,8 +7,8 @@ before the request joins a batch. Sources: Open Inference Protocol `inference_re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy.typing as npt
@@ -32,6 +32,15 @@ class InputTensor(msgspec.Struct, gc=False):
     datatype: str
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     parameters: TensorParameters | None = None
+
+
+class Declared(Protocol):
+    """An input as its sender describes it, in JSON or over gRPC."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
 
 
 class OutputParameters(msgspec.Struct, gc=False):
@@ -112,7 +121,7 @@ def _request(message: Message, tail: memoryview | None, signature: Signature) ->
     inputs: dict[str, npt.NDArray[Any]] = {}
     used = 0
     for index, tensor in enumerate(message.inputs):
-        slot = _slot(tensor, index, inputs, signature)
+        slot = input_slot(tensor, index, inputs, signature)
         count = check_shape(tensor.shape, slot, signature, f"inputs[{index}].shape")
         size = tensor.parameters.binary_data_size if tensor.parameters is not None else None
         if size is None:
@@ -130,7 +139,8 @@ def _request(message: Message, tail: memoryview | None, signature: Signature) ->
     return InferRequest(message.id, inputs, *_choice(message, signature))
 
 
-def _slot(tensor: InputTensor, index: int, seen: dict[str, Any], signature: Signature) -> Slot:
+def input_slot(tensor: Declared, index: int, seen: Container[str], signature: Signature) -> Slot:
+    """What the model takes under the tensor's name. Raises InvalidRequest; `seen` are the names before it."""
     slot = signature.inputs.get(tensor.name)
     if slot is None:
         names = ", ".join(f"'{name}'" for name in signature.inputs)
@@ -188,12 +198,17 @@ def _is_binary(output: OutputChoice, default: bool) -> bool:
     return default if chosen is None else chosen
 
 
+def check_output_name(name: str, index: int, earlier: Iterable[str], signature: Signature) -> None:
+    """Raises InvalidRequest for an output that the model has not, or that was asked for before."""
+    if name not in signature.outputs:
+        names = ", ".join(f"'{known}'" for known in signature.outputs)
+        raise InvalidRequest(f"outputs[{index}].name: the model has no output '{name}'; it has {names}")
+    if name in earlier:
+        raise InvalidRequest(f"outputs[{index}].name: '{name}' is asked for twice")
+
+
 def _check_output(output: OutputChoice, index: int, outputs: Sequence[OutputChoice], signature: Signature) -> None:
-    if output.name not in signature.outputs:
-        names = ", ".join(f"'{name}'" for name in signature.outputs)
-        raise InvalidRequest(f"outputs[{index}].name: the model has no output '{output.name}'; it has {names}")
-    if any(other.name == output.name for other in outputs[:index]):
-        raise InvalidRequest(f"outputs[{index}].name: '{output.name}' is asked for twice")
+    check_output_name(output.name, index, (other.name for other in outputs[:index]), signature)
     if output.parameters is not None and output.parameters.classification is not None:
         _check_classes(output.parameters.classification, index, signature.outputs[output.name])
 

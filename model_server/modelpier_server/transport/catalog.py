@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from modelpier_server.contract import ModelReport
@@ -11,6 +11,9 @@ from modelpier_server.scheduler.servable import Servable
 
 class Catalog(Protocol):
     """Asked on the event loop, once per request."""
+
+    watchers: set[Callable[[], None]]
+    """Called after every change."""
 
     @property
     def ready(self) -> bool:

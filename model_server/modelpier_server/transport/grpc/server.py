@@ -1,0 +1,97 @@
+"""The gRPC port: listens, knows the methods, and ends without losing a call.
+
+`process` calls `serve` where a port is asked for. grpc.aio polls in a thread of its own and wakes the running loop, so
+that it works with uvloop as with any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+
+from modelpier_server.telemetry import Metrics
+from modelpier_server.transport.catalog import Catalog
+from modelpier_server.transport.grpc import reflection
+from modelpier_server.transport.grpc.edge import Edge
+from modelpier_server.transport.grpc.health import Health
+from modelpier_server.transport.grpc.infer import Infer
+from modelpier_server.transport.grpc.limits import GrpcLimits
+from modelpier_server.transport.grpc.service import SERVICE, Service
+from modelpier_server.transport.grpc.stream import StreamInfer
+
+HEALTH = "grpc.health.v1.Health"
+LAST = 0.2
+"""Seconds before the end of all time in which calls are counted as lost."""
+
+
+class GrpcServer:
+    """One listening port."""
+
+    def __init__(self, server: grpc.aio.Server, edge: Edge, port: int) -> None:
+        self._server = server
+        self._edge = edge
+        self.port = port
+        """The one that the kernel gave when 0 was asked for."""
+
+    @property
+    def unanswered(self) -> int:
+        return self._edge.calls
+
+    async def stop(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled
+        """Listens no longer, tells clients to go (GOAWAY), answers what has come, closes. Whether all was answered
+        within `timeout` seconds.
+        """
+        if not self._edge.closing.done():
+            self._edge.closing.set_result(None)
+        stopping = asyncio.ensure_future(self._server.stop(timeout))
+        await asyncio.wait({stopping}, timeout=max(0.0, timeout - LAST))
+        lost = self._edge.calls
+        await stopping
+        return not lost
+
+
+class Methods(grpc.GenericRpcHandler):
+    """All methods of the port by their full names."""
+
+    def __init__(self, catalog: Catalog, metrics: Metrics, edge: Edge) -> None:
+        service, infer = Service(catalog, metrics), Infer(catalog)
+        health = Health(catalog, edge, frozenset({"", SERVICE}))
+        prefix = f"/{SERVICE}/"
+        methods = {f"{prefix}{name}": edge.unary(name, method) for name, method in service.methods.items()}
+        methods[f"{prefix}ModelInfer"] = edge.unary("ModelInfer", infer)
+        methods[f"{prefix}ModelStreamInfer"] = edge.stream("ModelStreamInfer", StreamInfer(infer, edge))
+        methods[f"/{HEALTH}/Check"] = edge.unary("Check", health.check)
+        methods[f"/{HEALTH}/Watch"] = edge.stream("Watch", health.watch)
+        methods.update(reflection.handlers(frozenset({SERVICE, HEALTH}), edge.closing))
+        self._methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = methods
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """None for what is unknown here, which gRPC answers UNIMPLEMENTED."""
+        return self._methods.get(handler_call_details.method)
+
+
+async def serve(
+    host: str,
+    port: int,
+    catalog: Catalog,
+    metrics: Metrics,
+    limits: GrpcLimits | None = None,
+    *,
+    access_log: bool = False,
+) -> GrpcServer:
+    """Listens on `host`:`port` (0: any free one). Raises OSError where that cannot be had."""
+    limits = limits or GrpcLimits()
+    edge = Edge(limits, metrics, access_log=access_log)
+    # The edge refuses first, and says when to come again; this bounds what does not come so far.
+    server = grpc.aio.server(options=limits.options(), maximum_concurrent_rpcs=2 * limits.max_calls)
+    server.add_generic_rpc_handlers((Methods(catalog, metrics, edge),))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"{address}: cannot listen") from error
+    await server.start()
+    return GrpcServer(server, edge, bound)
