@@ -32,7 +32,7 @@ def test_kserves_client(tmp_path: Path, python: Path) -> None:
     model = onnx_models.write(onnx_models.identity(), tmp_path / "m.onnx")
     with server(tmp_path / "s", "--model", f"m={model}") as running:
         running.wait_ready()
-        command = [python, Path(__file__).with_name("kserve_client.py"), f"http://127.0.0.1:{running.port}"]
+        command = [str(python), str(Path(__file__).with_name("kserve_client.py")), f"http://127.0.0.1:{running.port}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])

@@ -91,7 +91,8 @@ class Page:
         return dict(self.browser.execute_script(script, name))
 
     def names(self) -> list[str]:
-        return self.browser.execute_script('return [...document.querySelectorAll("h3")].map((h) => h.textContent)')
+        script = 'return [...document.querySelectorAll("h3")].map((h) => h.textContent)'
+        return list(self.browser.execute_script(script))
 
     def choose(self, name: str) -> None:
         Select(self.find("#model")).select_by_visible_text(f"{name} version 1")
@@ -173,7 +174,7 @@ def test_names_are_text(page: Page) -> None:
 
 def test_nothing_is_wrong_with_it(page: Page) -> None:
     """No error on the console (a blocked script or style would be one), every field labelled, no sideways scrolling."""
-    log = page.browser.get_log("browser")
+    log = page.browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert [entry for entry in log if entry["level"] == "SEVERE" and "400" not in entry["message"]] == []
     labels = {label.get_attribute("for") for label in page.browser.find_elements(By.TAG_NAME, "label")}
     assert labels == {"model", "request"}

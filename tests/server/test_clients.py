@@ -158,7 +158,9 @@ def test_the_repository(client: triton.InferenceServerClient, running: ServerPro
     assert not client.is_model_ready("broken")
     client.load_model("broken")
     assert client.is_model_ready("broken")
-    (path,) = [a.partition("=")[2] for a in running.process.args if str(a).startswith("broken=")]  # type: ignore[union-attr]
+    arguments = running.process.args
+    assert isinstance(arguments, list)
+    (path,) = [str(a).partition("=")[2] for a in arguments if str(a).startswith("broken=")]
     good = Path(path).read_bytes()
     Path(path).write_bytes(b"no model")
     with pytest.raises(InferenceServerException, match="ModelInvalid"):

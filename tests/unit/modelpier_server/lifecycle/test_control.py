@@ -10,11 +10,11 @@ from modelpier_server.contract import FailureReason, ModelState
 from modelpier_server.errors import InvalidRequest, ModelError, NotFound, Unavailable
 from modelpier_server.lifecycle.control import Control
 
-from .conftest import Bench, World, model
+from .conftest import Bench, FakeServable, World, model
 
 
 @pytest.fixture
-async def control(laptop: Bench) -> Control:
+async def control(laptop: Bench) -> Control[FakeServable]:
     """Models `a` and `b`, both serving."""
     control = Control(laptop.follower, [model("a", name="a", version="1"), model("b", name="b", version="1")])
     control.begin()
@@ -22,7 +22,7 @@ async def control(laptop: Bench) -> Control:
     return control
 
 
-async def test_unload_and_load(laptop: Bench, control: Control) -> None:
+async def test_unload_and_load(laptop: Bench, control: Control[FakeServable]) -> None:
     await control.unload("a")
     with pytest.raises(NotFound):
         laptop.catalog.find("a")
@@ -35,7 +35,7 @@ async def test_unload_and_load(laptop: Bench, control: Control) -> None:
     assert laptop.catalog.ready
 
 
-async def test_while_it_drains_it_is_not_offered_for_loading(laptop: Bench, control: Control) -> None:
+async def test_while_it_drains_it_is_not_offered_for_loading(laptop: Bench, control: Control[FakeServable]) -> None:
     served = laptop.catalog.find("a")
     served.in_flight = 1
     await control.unload("a")
@@ -45,14 +45,16 @@ async def test_while_it_drains_it_is_not_offered_for_loading(laptop: Bench, cont
     await laptop.until(lambda: control.unloaded() == [("a", "1")])
 
 
-async def test_everything_unloaded_is_not_ready(laptop: Bench, control: Control) -> None:
+async def test_everything_unloaded_is_not_ready(laptop: Bench, control: Control[FakeServable]) -> None:
     await control.unload("a")
     await control.unload("b")
     assert not laptop.catalog.ready
     assert not laptop.follower.fatal.done()
 
 
-async def test_loading_again_takes_over_when_it_is_ready(laptop: Bench, world: World, control: Control) -> None:
+async def test_loading_again_takes_over_when_it_is_ready(
+    laptop: Bench, world: World, control: Control[FakeServable]
+) -> None:
     hold = world.hold("load", "a-load-1")
     old = laptop.catalog.find("a")
     loading = asyncio.create_task(control.load("a"))
@@ -67,7 +69,7 @@ async def test_loading_again_takes_over_when_it_is_ready(laptop: Bench, world: W
     assert not new.closed
 
 
-async def test_one_at_a_time_per_model(laptop: Bench, world: World, control: Control) -> None:
+async def test_one_at_a_time_per_model(laptop: Bench, world: World, control: Control[FakeServable]) -> None:
     hold = world.hold("fetch", "a-load-1")
     loading = asyncio.create_task(control.load("a"))
     await laptop.reach(**{"a-load-1": ModelState.DOWNLOADING})
@@ -80,7 +82,9 @@ async def test_one_at_a_time_per_model(laptop: Bench, world: World, control: Con
     await control.unload("a")
 
 
-async def test_what_cannot_be_loaded_leaves_the_old_one(laptop: Bench, world: World, control: Control) -> None:
+async def test_what_cannot_be_loaded_leaves_the_old_one(
+    laptop: Bench, world: World, control: Control[FakeServable]
+) -> None:
     world.faults[("load", "a-load-1")] = [ModelError(FailureReason.MODEL_INVALID, "no ONNX")]
     old = laptop.catalog.find("a")
     with pytest.raises(InvalidRequest, match="ModelInvalid: no ONNX"):
@@ -93,7 +97,9 @@ async def test_what_cannot_be_loaded_leaves_the_old_one(laptop: Bench, world: Wo
     assert laptop.catalog.find("a") is not old
 
 
-async def test_a_caller_that_leaves_does_not_stop_it(laptop: Bench, world: World, control: Control) -> None:
+async def test_a_caller_that_leaves_does_not_stop_it(
+    laptop: Bench, world: World, control: Control[FakeServable]
+) -> None:
     hold = world.hold("load", "a-load-1")
     old = laptop.catalog.find("a")
     loading = asyncio.create_task(control.load("a"))
@@ -104,7 +110,7 @@ async def test_a_caller_that_leaves_does_not_stop_it(laptop: Bench, world: World
     await control.unload("a")
 
 
-async def test_the_end_of_the_process_meanwhile(laptop: Bench, world: World, control: Control) -> None:
+async def test_the_end_of_the_process_meanwhile(laptop: Bench, world: World, control: Control[FakeServable]) -> None:
     hold = world.hold("fetch", "a-load-1")
     loading = asyncio.create_task(control.load("a"))
     await laptop.reach(**{"a-load-1": ModelState.DOWNLOADING})
@@ -114,7 +120,7 @@ async def test_the_end_of_the_process_meanwhile(laptop: Bench, world: World, con
         await loading
 
 
-async def test_only_what_was_named_at_the_start(control: Control) -> None:
+async def test_only_what_was_named_at_the_start(control: Control[FakeServable]) -> None:
     for action in (control.load, control.unload):
         with pytest.raises(NotFound, match="there are a, b"):
             await action("zz")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,11 +81,11 @@ async def test_what_is_not_there(state: Running, client: Client, suffix: str) ->
 
 
 # ------------------------------------------------------------------------------------------------ statistics
-async def statistics(client: Client, path: str = "/v2/models/m/stats") -> dict[str, object]:
+async def statistics(client: Client, path: str = "/v2/models/m/stats") -> dict[str, Any]:
     answer = await client.request("GET", path)
     assert answer.status == 200
     (found,) = [s for s in answer.json["model_stats"] if s["name"] == "m"]
-    return found
+    return dict(found)
 
 
 async def test_statistics_before_the_first_request(client: Client) -> None:
