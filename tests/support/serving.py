@@ -57,10 +57,12 @@ class Gated:
     def __getattr__(self, name: str) -> object:
         return getattr(self._session, name)
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+    ) -> list[np.ndarray]:
         self.runs.append(next(iter(feeds.values())).shape[0])
         assert self.gate.wait(PATIENCE)
-        return self._session.run(feeds, outputs)
+        return self._session.run(feeds, outputs, control)
 
 
 def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> tuple[Servable, Gated]:
@@ -71,6 +73,15 @@ def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: in
     served = Servable(session, plan, Metrics())  # type: ignore[arg-type]
     served.finding = Finding(rows, "by the test")
     return served, session
+
+
+def threaded(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> Servable:
+    """As `gated`, without a gate: the runs of the real session."""
+    plan = plan or planned(instances=1)
+    path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
+    served = Servable(runtime.load(path, plan.options), plan, Metrics())
+    served.finding = Finding(rows, "by the test")
+    return served
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Models, loaded and ready to run."""
 
 from modelpier_server.runtime.onnx import load
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 
-__all__ = ["Session", "load"]
+__all__ = ["Control", "Session", "load"]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from modelpier_server.contract import PlannedModel
 from modelpier_server.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol.signature import Signature
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 from modelpier_server.scheduler.batch import Batch, Outcome
 from modelpier_server.scheduler.check import check_inputs, check_outputs
 from modelpier_server.scheduler.placement import Placement
@@ -166,6 +166,7 @@ class Servable:
             self._placement.ran_on_loop(batch.elements, seconds)
             self._deliver(batch, outcome)
         else:
+            batch.control = Control()
             self._idle.pop().give(batch)
         return True
 
@@ -200,7 +201,8 @@ class Servable:
 
     def _ran(self, runner: Runner, batch: Batch, outcome: Outcome, seconds: float) -> None:
         self._idle.append(runner)
-        self._placement.ran_on_thread(batch.elements, seconds)
+        if not (batch.control and batch.control.aborted):  # how long the whole run would have taken is not known
+            self._placement.ran_on_thread(batch.elements, seconds)
         if self._queue:
             self._flush()
         self._deliver(batch, outcome)
@@ -257,7 +259,16 @@ class Servable:
         if work.stage is Stage.QUEUED:
             self._queue.remove(work)
             self._metrics.pending -= 1
-        self._finish(work)
+            self._finish(work)
+        else:
+            self._finish(work)
+            self._abandon(work)
+
+    def _abandon(self, work: Work) -> None:
+        """A run for which `work` was the last to wait ends: its thread, or its GPU, has better things to do."""
+        for batch in self._running:
+            if work in batch.works:
+                batch.abandon()
 
     def _expire(self, work: Work) -> None:
         """A work that is in no queue any longer."""
@@ -279,6 +290,7 @@ class Servable:
         for work in self._unfinished():
             if work.deadline <= now:
                 self._expire(work)
+                self._abandon(work)
         if self.in_flight and self._loop is not None:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL, self._sweep)

@@ -71,7 +71,7 @@ def test_the_clock_leaves_others_out_where_a_run_uses_the_calling_thread_alone(c
         def __init__(self) -> None:
             self.caller_only = caller_only
 
-        def run(self, feeds: object, outputs: object) -> list[object]:
+        def run(self, feeds: object, outputs: object, control: object) -> list[object]:
             time.sleep(0.05)
             return []
 
