@@ -15,7 +15,7 @@ import numpy as np
 from modelpier_server import runtime, transport
 from modelpier_server.contract import ModelReport, ModelState, Options, PlannedModel
 from modelpier_server.errors import NotFound, Unavailable
-from modelpier_server.scheduler import Servable
+from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
 from support import onnx_models
@@ -36,11 +36,17 @@ def planned(name: str = "m", **options: object) -> PlannedModel:
     )
 
 
-def servable(model: bytes, folder: Path, plan: PlannedModel | None = None, metrics: Metrics | None = None) -> Servable:
+def servable(
+    model: bytes,
+    folder: Path,
+    plan: PlannedModel | None = None,
+    metrics: Metrics | None = None,
+    turns: Turns | None = None,
+) -> Servable:
     """A model loaded and warmed up."""
     plan = plan or planned()
     path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
-    served = Servable(runtime.load(path, plan.options), plan, metrics or Metrics())
+    served = Servable(runtime.load(path, plan.options), plan, metrics or Metrics(), turns)
     served.warm_up()
     return served
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Batch:
     outputs: tuple[str, ...]
     elements: int
     started: int
+    rest: list[Work] = field(default_factory=list)
+    """Works whose run together with these has failed (`Suspects`)."""
     control: Control | None = None
     """Ends the run; None on the event loop, which could not do so while it runs."""
 
@@ -42,15 +44,14 @@ class Batch:
 class Outcome:
     """A result per work, in order, and nanoseconds of the run."""
 
-    results: Sequence[Arrays | ServerError]
-    runs: int = 1
+    results: Sequence[Arrays | ServerError] | None
+    """None: the run of several works failed, and who is to blame is not known."""
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
 
 
 def execute(session: Session, batch: Batch) -> Outcome:
-    """Runs a batch. A batch that fails is run again one by one, so that only the request that is to blame fails."""
     if len(batch.works) == 1:
         return _alone(session, batch)
     start = _clock()
@@ -62,22 +63,16 @@ def execute(session: Session, batch: Batch) -> Outcome:
         done = _clock()
         results = _split(arrays, batch)
     except Cancelled as error:
-        return Outcome([error] * len(batch.works), 1, ready - start, _clock() - ready)
+        return Outcome([error] * len(batch.works), ready - start, _clock() - ready)
     except ServerError:
-        return _one_by_one(session, batch, ready - start)
-    return Outcome(results, 1, ready - start, done - ready, _clock() - done)
+        return Outcome(None, ready - start, _clock() - ready)
+    return Outcome(results, ready - start, done - ready, _clock() - done)
 
 
 def _alone(session: Session, batch: Batch) -> Outcome:
     start = _clock()
     result = _result(session, batch.inputs[0], batch)
-    return Outcome([result], 1, 0, _clock() - start, 0)
-
-
-def _one_by_one(session: Session, batch: Batch, input_ns: int) -> Outcome:
-    start = _clock()
-    results = [_result(session, inputs, batch) for inputs in batch.inputs]
-    return Outcome(results, len(results), input_ns, _clock() - start, 0)
+    return Outcome([result], 0, _clock() - start)
 
 
 def _result(session: Session, inputs: dict[str, npt.NDArray[Any]], batch: Batch) -> Arrays | ServerError:
