@@ -9,7 +9,7 @@
     │   ├── PayloadTooLarge   413   also counts inflated bytes
     │   ├── UnsupportedMedia  415   a content encoding that is not read here
     │   ├── QueueFull         429   `retry_after` seconds
-    │   ├── Cancelled         499   the client went away: nobody reads the answer
+    │   ├── Cancelled         499   the client went away, or all who waited for a run: nobody reads the answer
     │   ├── InferenceFailed   500   the model failed on valid input
     │   │   └── OutOfMemory   500   it asked for more memory than there is
     │   ├── Unavailable       503   not loaded yet, draining; `retry_after` seconds

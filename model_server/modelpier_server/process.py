@@ -29,7 +29,7 @@ from modelpier_server.lifecycle.watch import watch
 from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
 from modelpier_server.runtime import load, memory
-from modelpier_server.scheduler import Servable
+from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.settings import PlanSource, Settings
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import (
@@ -102,10 +102,11 @@ class Process:
 
     # -------------------------------------------------------------------------------------------- the beginning
     def _tools(self) -> Tools[Servable]:
+        turns = Turns()
         return Tools(
             fetch=self._repository.fetch,
             load=load,
-            serve=lambda session, planned: Servable(session, planned, self._metrics),  # type: ignore[arg-type]
+            serve=lambda session, planned: Servable(session, planned, self._metrics, turns),  # type: ignore[arg-type]
             release=self._repository.release,
             sweep=self._repository.sweep,
         )

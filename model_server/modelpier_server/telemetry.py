@@ -94,14 +94,14 @@ class ModelMetrics:
     request_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS, 1e-9))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
 
-    def ran(self, rows: int, runs: int, spent: tuple[int, int, int]) -> None:
+    def ran(self, rows: int, spent: tuple[int, int, int]) -> None:
         """A batch of so many rows; `spent` nanoseconds on its input, on its run, on its output."""
         batch = self.batches.get(rows)
         if batch is None:
             if len(self.batches) >= BATCH_SIZES:
                 return
             batch = self.batches[rows] = BatchMetrics()
-        batch.runs += runs
+        batch.runs += 1
         batch.input_ns += spent[0]
         batch.infer_ns += spent[1]
         batch.output_ns += spent[2]

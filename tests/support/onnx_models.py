@@ -156,6 +156,40 @@ def slow(size: int = 512, layers: int = 12) -> bytes:
     return build(nodes, [("x", "FP32", ("n", size))], [("y", "FP32", ("n", size))], [weight])
 
 
+def ranges() -> bytes:
+    """k [n, 1] -> y [n, max of k]: an output whose size follows from the values."""
+    zero, one = (numpy_helper.from_array(np.array(v, np.int64), f"c{v}") for v in (0, 1))
+    nodes = [
+        helper.make_node("ReduceMax", ["k"], ["m"], keepdims=0),
+        helper.make_node("Range", ["c0", "m", "c1"], ["r"]),
+        helper.make_node("Add", ["k", "r"], ["y"]),
+    ]
+    return build(nodes, [("k", "INT64", ("n", 1))], [("y", "INT64", ("n", "m"))], [zero, one])
+
+
+def counting() -> bytes:
+    """y = x + k, counted up one by one in a Loop: a run takes as long as `k` says, for ever if it is large."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "one"], ["v_next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_next", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["k"], ["rounds"], keepdims=0),
+        helper.make_node("Loop", ["rounds", "true", "x"], ["y"], body=body),
+    ]
+    weights = [numpy_helper.from_array(np.array(1, np.float32), "one"), numpy_helper.from_array(np.array(True), "true")]
+    return build(nodes, [("x", "FP32", ("n", 3)), ("k", "INT64", ("n",))], [("y", "FP32", ("n", 3))], weights)
+
+
 def sequence_output() -> bytes:
     """An output that is no tensor, as classifiers have that were converted with a ZipMap."""
     node = helper.make_node("SequenceConstruct", ["x"], ["y"])

@@ -16,7 +16,7 @@ import numpy as np
 from modelpier_server import runtime, transport
 from modelpier_server.contract import ModelReport, ModelState, Options, PlannedModel
 from modelpier_server.errors import NotFound, Unavailable
-from modelpier_server.scheduler import Servable
+from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
 from support import onnx_models
@@ -38,11 +38,17 @@ def planned(name: str = "m", **options: Any) -> PlannedModel:
     )
 
 
-def servable(model: bytes, folder: Path, plan: PlannedModel | None = None, metrics: Metrics | None = None) -> Servable:
+def servable(
+    model: bytes,
+    folder: Path,
+    plan: PlannedModel | None = None,
+    metrics: Metrics | None = None,
+    turns: Turns | None = None,
+) -> Servable:
     """A model loaded and warmed up."""
     plan = plan or planned()
     path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
-    served = Servable(runtime.load(path, plan.options), plan, metrics or Metrics())
+    served = Servable(runtime.load(path, plan.options), plan, metrics or Metrics(), turns)
     served.warm_up()
     return served
 
@@ -56,10 +62,12 @@ class Gated(Wrapped):
         self.runs: list[int] = []
         """Rows of the first input of each run, in the order of their starts."""
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+    ) -> list[np.ndarray]:
         self.runs.append(next(iter(feeds.values())).shape[0])
         assert self.gate.wait(PATIENCE)
-        return super().run(feeds, outputs)
+        return super().run(feeds, outputs, control)
 
 
 def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> tuple[Servable, Gated]:
@@ -70,6 +78,15 @@ def gated(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: in
     served = Servable(session, plan, Metrics())
     served.finding = Finding(rows, "by the test")
     return served, session
+
+
+def threaded(model: bytes, folder: Path, plan: PlannedModel | None = None, rows: int = 0) -> Servable:
+    """As `gated`, without a gate: the runs of the real session."""
+    plan = plan or planned(instances=1)
+    path = onnx_models.write(model, folder / f"{plan.name}-{plan.version}.onnx")
+    served = Servable(runtime.load(path, plan.options), plan, Metrics())
+    served.finding = Finding(rows, "by the test")
+    return served
 
 
 @dataclass

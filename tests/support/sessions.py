@@ -48,8 +48,10 @@ class Wrapped:
     def lost(self) -> Future[str] | None:
         return self._session.lost
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
-        return self._session.run(feeds, outputs)
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+    ) -> list[np.ndarray]:
+        return self._session.run(feeds, outputs, control)
 
     def close(self) -> None:
         self._session.close()

@@ -5,9 +5,9 @@ from pathlib import Path
 from modelpier_server.contract import Options
 from modelpier_server.runtime import onnx
 from modelpier_server.runtime.isolation import load_isolated
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 
-__all__ = ["Session", "load"]
+__all__ = ["Control", "Session", "load"]
 
 
 def load(path: Path, options: Options) -> Session:

@@ -13,6 +13,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, Options
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
+from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime import extensions, providers, tensors
 from modelpier_server.runtime.cpu import cores
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
@@ -113,28 +114,46 @@ class OrtSession:
         self.caller_only = threads == 1 and self.provider == providers.CPU
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
+    ) -> list[npt.NDArray[Any]]:
         session = self._session
         if session is None:
             raise InferenceFailed("the model is closed")
+        options = _abortable(control) if control is not None else None
         try:
-            return _run_values(session, feeds, outputs) if self._has_bf16 else session.run(outputs, feeds)
+            if self._has_bf16:
+                return _run_values(session, feeds, outputs, options)
+            arrays: list[npt.NDArray[Any]] = session.run(outputs, feeds, options)
         except state.InvalidArgument as error:
             raise InvalidRequest(f"the model refuses the input: {_text(error)}") from error
         except Exception as error:  # ONNX Runtime's exceptions have no root of their own
+            if control is not None and control.aborted:
+                raise Cancelled("the run was ended: nobody waits for it any longer") from error
             failed = OutOfMemory if _reason(error) is FailureReason.OUT_OF_MEMORY else InferenceFailed
             raise failed(f"the model failed: {_text(error)}") from error
+        return arrays
 
     def close(self) -> None:
         self._session = None
 
 
+def _abortable(control: Control) -> ort.RunOptions:
+    """ONNX Runtime looks at `terminate` between any two operators, those within the body of a Loop too."""
+    options = ort.RunOptions()
+    control.begin(partial(setattr, options, "terminate", True))
+    return options
+
+
 def _run_values(
-    session: ort.InferenceSession, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]
+    session: ort.InferenceSession,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    outputs: Sequence[str],
+    options: ort.RunOptions | None,
 ) -> list[npt.NDArray[Any]]:
     """As `InferenceSession.run`, which knows no bfloat16."""
     values = {name: _value(array) for name, array in feeds.items()}
-    return [_array(value) for value in session.run_with_ort_values(outputs, values)]
+    return [_array(value) for value in session.run_with_ort_values(outputs, values, options)]
 
 
 def _value(array: npt.NDArray[Any]) -> ort.OrtValue:

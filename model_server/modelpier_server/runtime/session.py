@@ -5,7 +5,7 @@ A Protocol, because models run in this process (`onnx.OrtSession`) or, behind th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -13,6 +13,29 @@ import numpy.typing as npt
 
 from modelpier_server.contract import TensorSpec
 from modelpier_server.runtime.tensors import Axes
+
+
+class Control:
+    """Ends a run from another thread than the one that is in it. Who may want to end a run makes one and hands it over;
+    the session says how.
+    """
+
+    __slots__ = ("_end", "aborted")
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self._end: Callable[[], None] | None = None
+
+    def begin(self, end: Callable[[], None]) -> None:
+        """Called by the session right before it runs. An abort that came earlier counts for this run, too."""
+        self._end = end
+        if self.aborted:
+            end()
+
+    def abort(self) -> None:
+        self.aborted = True
+        if self._end is not None:
+            self._end()
 
 
 class Session(Protocol):
@@ -48,8 +71,12 @@ class Session(Protocol):
     def lost(self) -> Future[str] | None:
         """Done when the process of the model has ended by itself, with how it did. None: it lives in this one."""
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
-        """Blocking. Raises InvalidRequest when the model refuses the values, InferenceFailed when it fails."""
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Blocking. Raises InvalidRequest when the model refuses the values, InferenceFailed when it fails, Cancelled
+        when `control` has ended it.
+        """
 
     def close(self) -> None:
         """Gives the memory back; no run may be under way."""

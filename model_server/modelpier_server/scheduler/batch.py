@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ServerError
-from modelpier_server.runtime.session import Session
-from modelpier_server.scheduler.work import Arrays, Work
+from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ServerError
+from modelpier_server.runtime.session import Control, Session
+from modelpier_server.scheduler.work import Arrays, Stage, Work
 
 _clock = time.perf_counter_ns
 
@@ -29,21 +29,29 @@ class Batch:
     outputs: tuple[str, ...]
     elements: int
     started: int
+    rest: list[Work] = field(default_factory=list)
+    """Works whose run together with these has failed (`Suspects`)."""
+    control: Control | None = None
+    """Ends the run; None on the event loop, which could not do so while it runs."""
+
+    def abandon(self) -> None:
+        """Ends the run when nobody waits for it any longer."""
+        if self.control is not None and all(work.stage is Stage.DONE for work in self.works):
+            self.control.abort()
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
     """A result per work, in order, and nanoseconds of the run."""
 
-    results: Sequence[Arrays | ServerError]
-    runs: int = 1
+    results: Sequence[Arrays | ServerError] | None
+    """None: the run of several works failed, and who is to blame is not known."""
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
 
 
 def execute(session: Session, batch: Batch) -> Outcome:
-    """Runs a batch. A batch that fails is run again one by one, so that only the request that is to blame fails."""
     if len(batch.works) == 1:
         return _alone(session, batch)
     start = _clock()
@@ -51,29 +59,25 @@ def execute(session: Session, batch: Batch) -> Outcome:
     feeds = {name: np.concatenate([inputs[name] for inputs in batch.inputs]) for name in first}
     ready = _clock()
     try:
-        arrays = session.run(feeds, batch.outputs)
+        arrays = session.run(feeds, batch.outputs, batch.control)
         done = _clock()
         results = _split(arrays, batch)
+    except Cancelled as error:
+        return Outcome([error] * len(batch.works), ready - start, _clock() - ready)
     except ServerError:
-        return _one_by_one(session, batch, ready - start)
-    return Outcome(results, 1, ready - start, done - ready, _clock() - done)
+        return Outcome(None, ready - start, _clock() - ready)
+    return Outcome(results, ready - start, done - ready, _clock() - done)
 
 
 def _alone(session: Session, batch: Batch) -> Outcome:
     start = _clock()
-    result = _result(session, batch.inputs[0], batch.outputs)
-    return Outcome([result], 1, 0, _clock() - start, 0)
+    result = _result(session, batch.inputs[0], batch)
+    return Outcome([result], 0, _clock() - start)
 
 
-def _one_by_one(session: Session, batch: Batch, input_ns: int) -> Outcome:
-    start = _clock()
-    results = [_result(session, inputs, batch.outputs) for inputs in batch.inputs]
-    return Outcome(results, len(results), input_ns, _clock() - start, 0)
-
-
-def _result(session: Session, inputs: dict[str, npt.NDArray[Any]], outputs: Sequence[str]) -> Arrays | ServerError:
+def _result(session: Session, inputs: dict[str, npt.NDArray[Any]], batch: Batch) -> Arrays | ServerError:
     try:
-        return session.run(inputs, outputs)
+        return session.run(inputs, batch.outputs, batch.control)
     except InferenceFailed as error:
         return _blame(session, inputs) or error
     except ServerError as error:

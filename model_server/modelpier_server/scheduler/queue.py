@@ -1,11 +1,18 @@
-"""The queue of one model: works that can share a run lie together, the oldest first. Only the event loop touches it."""
+"""The queue of one model: works that can share a run lie together, the first in order (usually the oldest) at the head.
+
+Only the event loop touches it.
+"""
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
+from operator import attrgetter
 
 from modelpier_server.scheduler.work import Key, Work
+
+_order = attrgetter("order")
 
 
 class WorkQueue:
@@ -26,7 +33,11 @@ class WorkQueue:
         group = self._groups.get(work.key)
         if group is None:
             group = self._groups[work.key] = deque()
-        group.append(work)
+            group.append(work)
+        elif work.order >= group[-1].order:
+            group.append(work)
+        else:
+            insort(group, work, key=_order)
         self._size += 1
 
     def remove(self, work: Work) -> None:
@@ -38,10 +49,10 @@ class WorkQueue:
             del self._groups[work.key]
 
     def heads(self) -> list[Work]:
-        """The oldest work of every group, the oldest of all first."""
+        """The first work of every group, the first of all at the head."""
         if len(self._groups) == 1:
             return [group[0] for group in self._groups.values()]
-        return sorted((group[0] for group in self._groups.values()), key=lambda work: work.arrived)
+        return sorted((group[0] for group in self._groups.values()), key=_order)
 
     def take(self, head: Work, max_rows: int) -> list[Work]:
         """`head` and what can share its run, up to `max_rows` rows; `head` alone where nothing can."""

@@ -2,7 +2,8 @@
 
 Made by `lifecycle` (which calls `warm_up` in a thread before anybody may find it) and used by the transport for every
 request. All bookkeeping is on the event loop: no locks. A batch forms while the previous one runs; nothing ever waits
-for a batch to fill.
+for a batch to fill. What other parts know: `split` of requests that are too large for one run, `suspects` of batches
+that failed, `turns` of the loop's time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import numpy.typing as npt
 from modelpier_server.contract import PlannedModel
 from modelpier_server.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol.signature import Signature
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 from modelpier_server.scheduler.batch import Batch, Outcome
 from modelpier_server.scheduler.check import check_inputs, check_outputs
 from modelpier_server.scheduler.placement import Placement
 from modelpier_server.scheduler.probe import Finding, probe
 from modelpier_server.scheduler.queue import WorkQueue
 from modelpier_server.scheduler.runner import Runner, timed
+from modelpier_server.scheduler.split import Piece, Split
+from modelpier_server.scheduler.suspects import Suspects
+from modelpier_server.scheduler.turns import Turns
 from modelpier_server.scheduler.work import Arrays, FutureWork, Stage, Work
 from modelpier_server.telemetry import Failure, Metrics
 
@@ -41,7 +45,8 @@ _clock = time.perf_counter_ns
 class Servable:
     """One revision of one model, loaded. Everything but `warm_up` belongs to the event loop's thread."""
 
-    def __init__(self, session: Session, planned: PlannedModel, metrics: Metrics) -> None:
+    def __init__(self, session: Session, planned: PlannedModel, metrics: Metrics, turns: Turns | None = None) -> None:
+        """`turns` is shared by all models of a process; without it the model has the event loop for itself."""
         self.session = session
         self.planned = planned
         self.name = planned.name
@@ -59,11 +64,18 @@ class Servable:
         self._only = session.inputs[0].name if len(session.inputs) == 1 else None
         self._placement = Placement()
         self._queue = WorkQueue()
+        self._suspects = Suspects()
+        self._turns = turns or Turns()
         self._running: set[Batch] = set()
         self._runners: list[Runner] = []
         self._idle: list[Runner] = []
         self._loop = _running_loop()
-        self._flushing = False
+        self._asked = False
+        """For a turn."""
+        self._credit = 0
+        """Nanoseconds that runs on the loop may still take in this turn."""
+        self._short = False
+        """Runs on the loop are left, for which there was no credit."""
         self._sweeping = False
         self._refusal: str | None = None
         self._empty: asyncio.Event | None = None
@@ -105,6 +117,19 @@ class Servable:
             self._metrics.failures[Failure.REJECTED] += 1
             raise QueueFull(f"model '{self.name}': {len(self._queue)} requests wait already; try again later")
         self._measure(work)
+        if work.rows > self.finding.max_rows:
+            piece = Split(work, self.finding.max_rows, self).next()
+            assert piece is not None
+            self._push(piece)
+        else:
+            self._push(work)
+
+    def take_whole(self, work: Work) -> None:
+        """A work that can share no run; the queue's bound has counted it already."""
+        work.rows, work.key = 0, None
+        self._push(work)
+
+    def _push(self, work: Work) -> None:
         work.stage = Stage.QUEUED
         work.owner = self
         self._queue.push(work)
@@ -113,10 +138,9 @@ class Servable:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        if not self._flushing:
-            # The rest of what this iteration of the loop parses comes into the same batch.
-            self._flushing = True
-            loop.call_soon(self._flush)
+        if not self._asked:  # as `_ask`, on the hot path
+            self._asked = True
+            self._turns.ask(self, loop)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(SWEEP_INTERVAL, self._sweep)
@@ -143,31 +167,70 @@ class Servable:
             work.key = (work.outputs, shapes)
 
     # ------------------------------------------------------------------------------------------ running
-    def _flush(self) -> None:
-        """Starts every run that can start now: short ones here and at once, others on idle runners."""
-        self._flushing = False
-        progress = True
-        while progress and self._queue:
-            progress = False
+    def turn(self, quantum: int) -> bool:
+        """Starts every run that can start now: short ones here and at once, others on idle runners. See `Turns`."""
+        self._asked = False
+        self._credit = min(self._credit, 0) + quantum
+        self._start_all()
+        if self._short:
+            self._asked = True
+        return self._short
+
+    def _start_all(self) -> None:
+        progress, self._short = True, False
+        while progress and (self._queue or self._suspects):
+            progress = bool(self._suspects) and self._start_suspects()
             for head in self._queue.heads():
                 progress = self._start(head) or progress
 
     def _start(self, head: Work) -> bool:
+        """Whether a run of `head` was started."""
         max_rows = self.finding.max_rows
         share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
         on_loop = self.session.on_loop and self._placement.on_loop(head.elements * share)
-        if not on_loop and not self._has_runner():
+        if not self._may_start(on_loop):
             return False
-        batch = self._batch(self._queue.take(head, max_rows))
+        works = self._queue.take(head, max_rows)
+        self._metrics.pending -= len(works)
+        for work in works:
+            work.stage = Stage.RUNNING
+        self._launch(works, [], on_loop)
+        if head.part and isinstance(head, Piece) and (piece := head.split.next()):
+            self._push(piece)
+        return True
+
+    def _start_suspects(self) -> bool:
+        elements = sum(work.elements for work in self._suspects.first)
+        on_loop = self.session.on_loop and self._placement.on_loop(elements)
+        if not self._may_start(on_loop):
+            return False
+        works, rest = self._suspects.next()
+        left = [work for work in works if work.stage is Stage.RUNNING]
+        if left:
+            self._launch(left, rest, on_loop)
+        else:
+            self._suspects.failed([], rest)
+        return True
+
+    def _may_start(self, on_loop: bool) -> bool:
+        if not on_loop:
+            return self._has_runner()
+        if self._credit <= 0:
+            self._short = True
+        return self._credit > 0
+
+    def _launch(self, works: list[Work], rest: list[Work], on_loop: bool) -> None:
+        batch = self._batch(works, rest)
         if batch is None:
-            return True
+            return
         if on_loop:
             outcome, seconds = timed(self.session, batch)
             self._placement.ran_on_loop(batch.elements, seconds)
             self._deliver(batch, outcome)
+            self._credit -= _clock() - batch.started
         else:
+            batch.control = Control()
             self._idle.pop().give(batch)
-        return True
 
     def _queue_rows(self, head: Work) -> int:
         return len(self._queue) * head.rows
@@ -180,12 +243,10 @@ class Servable:
             self._idle.append(runner)
         return bool(self._idle)
 
-    def _batch(self, works: list[Work]) -> Batch | None:
+    def _batch(self, works: list[Work], rest: list[Work]) -> Batch | None:
         """None when the time of all of them is over."""
-        self._metrics.pending -= len(works)
         now, elements, late = time.monotonic(), 0, False
         for work in works:
-            work.stage = Stage.RUNNING
             elements += work.elements
             if work.deadline <= now:
                 late = True
@@ -193,22 +254,38 @@ class Servable:
         if late:
             works = [work for work in works if work.stage is Stage.RUNNING]
             if not works:
+                self._suspects.failed([], rest)
                 return None
-        batch = Batch(works, [work.inputs for work in works], works[0].outputs or self._all_outputs, elements, _clock())
+        outputs = works[0].outputs or self._all_outputs
+        batch = Batch(works, [work.inputs for work in works], outputs, elements, _clock(), rest)
         self._running.add(batch)
         return batch
 
     def _ran(self, runner: Runner, batch: Batch, outcome: Outcome, seconds: float) -> None:
         self._idle.append(runner)
-        self._placement.ran_on_thread(batch.elements, seconds)
-        if self._queue:
-            self._flush()
+        if not (batch.control and batch.control.aborted):  # how long the whole run would have taken is not known
+            self._placement.ran_on_thread(batch.elements, seconds)
+        self._credit = min(self._credit, 0)
+        self._start_all()  # before the answers: the runner's core is free
         self._deliver(batch, outcome)
+        if self._short or self._suspects:
+            self._ask()
+
+    def _ask(self) -> None:
+        """For a turn, once: the rest of what this iteration of the loop parses comes into the same batch."""
+        if not self._asked:
+            self._asked = True
+            assert self._loop is not None
+            self._turns.ask(self, self._loop)
 
     def _deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Answers to all works of a batch that still wait."""
         metrics, observe = self._metrics, self._metrics.request_seconds.observe
         self._running.discard(batch)
+        metrics.executions += 1
+        if outcome.results is None:
+            self._suspects.failed(batch.works, batch.rest)
+            return
         success = rows = waited = answering = 0
         start = _clock()
         for work, result in zip(batch.works, outcome.results, strict=True):
@@ -219,6 +296,8 @@ class Servable:
             if isinstance(result, ServerError):
                 self._count_failure(result, start - work.arrived)
                 work.fail(result)
+            elif work.part and isinstance(work, Piece) and not work.split.collect(work, result):
+                metrics.rows += work.rows
             elif not _succeed(work, result):
                 metrics.failures[Failure.OTHER] += 1
                 metrics.fail_ns += _clock() - work.arrived
@@ -230,7 +309,6 @@ class Servable:
                 answering += end - start
                 observe(end - work.arrived)
                 start = end
-        metrics.executions += outcome.runs
         metrics.batch_rows.observe(rows or 1)
         metrics.success += success
         metrics.queue_ns += waited
@@ -239,7 +317,10 @@ class Servable:
         metrics.compute_output_ns += success * outcome.output_ns + answering
         if success:
             metrics.last_inference = start
-        metrics.ran(rows or 1, outcome.runs, (outcome.input_ns, outcome.infer_ns, outcome.output_ns + answering))
+        metrics.ran(rows or 1, (outcome.input_ns, outcome.infer_ns, outcome.output_ns + answering))
+        if batch.rest:
+            alone = len(batch.works) == 1 and isinstance(outcome.results[0], ServerError)
+            self._suspects.failed([], batch.rest) if alone else self._suspects.passed(batch.rest)
 
     def _count_failure(self, error: ServerError, spent: int) -> None:
         fault = isinstance(error, InferenceFailed)
@@ -255,15 +336,24 @@ class Servable:
 
     def withdraw(self, work: Work) -> None:
         """The caller left: `Work.cancel` says so."""
-        self._leave(work)
+        self.leave(work)
         self._metrics.failures[Failure.CANCELED] += 1
         self._metrics.fail_ns += _clock() - work.arrived
 
-    def _leave(self, work: Work) -> None:
+    def leave(self, work: Work) -> None:
         if work.stage is Stage.QUEUED:
             self._queue.remove(work)
             self._metrics.pending -= 1
-        self._finish(work)
+            self._finish(work)
+        else:
+            self._finish(work)
+            self._abandon(work)
+
+    def _abandon(self, work: Work) -> None:
+        """A run for which `work` was the last to wait ends: its thread, or its GPU, has better things to do."""
+        for batch in self._running:
+            if work in batch.works:
+                batch.abandon()
 
     def _expire(self, work: Work) -> None:
         """A work that is in no queue any longer."""
@@ -273,19 +363,22 @@ class Servable:
         work.fail(DeadlineExceeded(f"model '{self.name}': no answer within the request's time"))
 
     def _unfinished(self) -> list[Work]:
-        """Of the batches that run."""
-        return [work for batch in self._running for work in batch.works if work.stage is Stage.RUNNING]
+        """Works that are in the queue no longer and not answered yet."""
+        running = [work for batch in self._running for work in (*batch.works, *batch.rest)]
+        return [work for work in (*running, *self._suspects) if work.stage is Stage.RUNNING]
 
     def _sweep(self) -> None:
         self._sweeping = False
         now = time.monotonic()
         for work in [work for work in self._queue if work.deadline <= now]:
-            self._queue.remove(work)
-            self._metrics.pending -= 1
-            self._expire(work)
-        for work in self._unfinished():
-            if work.deadline <= now:
+            if work.stage is Stage.QUEUED:  # not a piece that has left together with another one
+                self._queue.remove(work)
+                self._metrics.pending -= 1
                 self._expire(work)
+        for work in self._unfinished():
+            if work.deadline <= now and work.stage is Stage.RUNNING:
+                self._expire(work)
+                self._abandon(work)
         if self.in_flight and self._loop is not None:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL, self._sweep)
@@ -327,7 +420,9 @@ class Servable:
     def _give_up(self) -> None:
         self._refusal = f"model '{self.name}' version '{self.version}' is gone"
         for work in [*self._queue, *self._unfinished()]:
-            self._leave(work)
+            if work.stage is Stage.DONE:  # a piece that has left together with another one
+                continue
+            self.leave(work)
             self._metrics.failures[Failure.CANCELED] += 1
             work.fail(Unavailable(self._refusal))
         for runner in self._runners:

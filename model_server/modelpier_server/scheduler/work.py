@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
@@ -38,14 +38,18 @@ class Owner(Protocol):
 class Work:
     """A checked request: what to run, until when, and whom to tell."""
 
-    __slots__ = ("arrived", "deadline", "elements", "inputs", "key", "outputs", "owner", "rows", "stage")
+    __slots__ = ("arrived", "deadline", "elements", "inputs", "key", "order", "outputs", "owner", "rows", "stage")
+
+    part: ClassVar[bool] = False
+    """Whether it is a piece of a larger one (`split.Piece`)."""
 
     def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...] | None, deadline: float) -> None:
         """`deadline` in seconds of `time.monotonic()`; `outputs` None: all."""
         self.inputs = inputs
         self.outputs = outputs
         self.deadline = deadline
-        self.arrived = time.perf_counter_ns()
+        self.arrived = self.order = time.perf_counter_ns()
+        # `order` is its place in the queue: the smallest is next. It is the time of arrival unless something moved it.
         self.stage = Stage.NEW
         self.rows = 0
         """Rows of the first axis; 0 where it cannot share a run."""

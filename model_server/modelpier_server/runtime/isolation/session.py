@@ -36,7 +36,7 @@ from modelpier_server.runtime.isolation.messages import (
     encode,
     receive,
 )
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.session import Control, Session
 from modelpier_server.runtime.tensors import Axes
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,11 @@ class IsolatedSession:
     def pid(self) -> int:
         return self._process.pid
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """As `Session.run`, but `control` does not end it: nobody reads the answer then."""
+        del control
         if self._closing:
             raise InferenceFailed("the model is closed")
         channel = self._free.get()

@@ -80,7 +80,7 @@ def test_the_clock_leaves_others_out_where_a_run_uses_the_calling_thread_alone(
         def caller_only(self) -> bool:
             return caller_only
 
-        def run(self, feeds: object, outputs: object) -> list[np.ndarray]:
+        def run(self, feeds: object, outputs: object, control: object = None) -> list[np.ndarray]:
             time.sleep(0.05)
             return []
 

@@ -99,12 +99,14 @@ class Scripted(Wrapped):
         self._error, self._seconds = error, seconds
         self.runs = 0
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+    ) -> list[np.ndarray]:
         self.runs += 1
         if self._error is not None:
             raise self._error
         time.sleep(self._seconds)
-        return super().run(feeds, outputs)
+        return super().run(feeds, outputs, control)
 
 
 def scripted(folder: Path, **how: Any) -> Scripted:
