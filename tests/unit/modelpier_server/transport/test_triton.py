@@ -138,8 +138,8 @@ BODY = json.dumps({"inputs": [tensor([1, 2, 3])]}).encode()
 def test_batch_sizes_are_bounded() -> None:
     metrics = ModelMetrics("m", "1")
     for rows in range(BATCH_SIZES + 10):
-        metrics.ran(rows, 1, (0, 1, 0))
-        metrics.ran(0, 1, (0, 1, 0))
+        metrics.ran(rows, (0, 1, 0))
+        metrics.ran(0, (0, 1, 0))
     assert len(metrics.batches) == BATCH_SIZES
     assert metrics.batches[0].runs == BATCH_SIZES + 11
 
