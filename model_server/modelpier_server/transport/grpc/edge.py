@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -47,6 +46,8 @@ class Edge:
         self.limits = limits
         self.calls = 0
         """Calls and streams that have no status yet."""
+        self.called = 0.0
+        """When the last one came, by the loop's clock."""
         self.buffered = 0
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once streams that nobody uses are to end."""
@@ -116,7 +117,7 @@ class Edge:
 
     async def _guard(self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context) -> T:
         """The edge: whatever goes wrong, the caller gets a status."""
-        started = time.monotonic()
+        self.called = started = self._loop.time()
         error: ServerError
         self.calls += 1
         try:
@@ -144,7 +145,7 @@ class Edge:
         self.calls -= 1
         self._metrics.grpc_responses[code.name] = self._metrics.grpc_responses.get(code.name, 0) + 1
         if self._access_log is not None:
-            fields = {"method": name, "code": code.name, "seconds": round(time.monotonic() - started, 6)}
+            fields = {"method": name, "code": code.name, "seconds": round(self._loop.time() - started, 6)}
             self._access_log.info("call", extra=fields)
 
 
