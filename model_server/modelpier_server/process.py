@@ -186,7 +186,8 @@ class Process:
         await asyncio.sleep(self._settings.drain_accept)
         ending = [inference.stop(self._settings.drain_limit)]
         if self._grpc is not None:
-            ending.append(self._grpc.stop(self._settings.drain_limit))
+            patient = self._settings.drain_accept > 0  # who is given no time to go has nowhere to go
+            ending.append(self._grpc.stop(self._settings.drain_limit, patient=patient))
         if not all(await asyncio.gather(*ending)):
             log.warning("requests were still running at the end", extra={"seconds": self._settings.drain_limit})
         for server in others:
@@ -203,5 +204,5 @@ class Process:
         for server in self._servers:
             await server.stop(LAST_ANSWERS)
         if self._grpc is not None:
-            await self._grpc.stop(LAST_ANSWERS)
+            await self._grpc.stop(LAST_ANSWERS, patient=False)
         return EXIT_MODEL_FAILED

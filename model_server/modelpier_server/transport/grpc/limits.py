@@ -27,14 +27,20 @@ class GrpcLimits:
     write_timeout: float = 30.0
     """A stream whose client does not read its answers is ended."""
     handshake_timeout: float = 15.0
-    connection_age: float = 600.0
-    """A connection is asked to go after that time, whatever it is used for: Kubernetes balances connections, so that
-    pods that came later would get nothing of the clients that came before.
+    connection_age: float = 20.0
+    """A connection is asked to go (GOAWAY) after that time, give or take a tenth, and loses no call by it. Kubernetes
+    balances connections, not calls: pods that came later would get nothing of the clients that came before. And no
+    connection is older when a server goes down, which is the only way to be left by clients without losing calls.
     """
     keepalive: float = 60.0
     """Between pings that find out whether a silent peer is still there."""
     ping_interval: float = 10.0
     """Clients that ping more often are sent away."""
+
+    @property
+    def settling(self) -> float:
+        """After so many seconds every client has been asked to go."""
+        return 1.1 * self.connection_age + 0.5
 
     @property
     def max_message_bytes(self) -> int:

@@ -20,11 +20,11 @@ from modelpier_server.transport.grpc.health import Health
 from modelpier_server.transport.grpc.infer import Infer
 from modelpier_server.transport.grpc.limits import GrpcLimits
 from modelpier_server.transport.grpc.service import SERVICE, Service
-from modelpier_server.transport.grpc.stream import StreamInfer
+from modelpier_server.transport.grpc.stream import QUIET, StreamInfer
 
 HEALTH = "grpc.health.v1.Health"
 LAST = 0.2
-"""Seconds before the end of all time in which calls are counted as lost."""
+"""Seconds before the end in which calls that still run count as lost."""
 
 
 class GrpcServer:
@@ -33,6 +33,7 @@ class GrpcServer:
     def __init__(self, server: grpc.aio.Server, edge: Edge, port: int) -> None:
         self._server = server
         self._edge = edge
+        self._loop = asyncio.get_running_loop()
         self.port = port
         """The one that the kernel gave when 0 was asked for."""
 
@@ -40,17 +41,27 @@ class GrpcServer:
     def unanswered(self) -> int:
         return self._edge.calls
 
-    async def stop(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled
-        """Listens no longer, tells clients to go (GOAWAY), answers what has come, closes. Whether all was answered
-        within `timeout` seconds.
+    async def stop(self, timeout: float, *, patient: bool) -> bool:  # noqa: ASYNC109 - ends in time by itself
+        """Answers what has come, listens no longer, closes. Whether all was answered within `timeout` seconds.
+
+        gRPC gives up calls that it has read and not yet handed on when it is told to stop. So clients are waited for
+        that use the port all the time and have somewhere else to go (`patient`): their connections come of age.
         """
-        if not self._edge.closing.done():
-            self._edge.closing.set_result(None)
-        stopping = asyncio.ensure_future(self._server.stop(timeout))
-        await asyncio.wait({stopping}, timeout=max(0.0, timeout - LAST))
+        end = self._loop.time() + timeout
+        self._edge.closing.set_result(None)
+        if patient:
+            await self._settle(min(end, self._loop.time() + self._edge.limits.settling))
+        left = max(0.0, end - self._loop.time())
+        stopping = asyncio.ensure_future(self._server.stop(left))
+        await asyncio.wait({stopping}, timeout=max(0.0, left - LAST))
         lost = self._edge.calls
         await stopping
         return not lost
+
+    async def _settle(self, end: float) -> None:
+        """Until nobody has called for QUIET seconds."""
+        while self._loop.time() < end and (self._edge.calls or self._loop.time() < self._edge.called + QUIET):
+            await asyncio.sleep(0.05)
 
 
 class Methods(grpc.GenericRpcHandler):
