@@ -73,9 +73,7 @@ def helm(control_plane: ControlPlane, tmp_path: Path) -> Helm:
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in VALUES.glob("*.yaml")))
 def test_the_server_accepts_what_is_rendered(case: str, helm: Helm, control_plane: ControlPlane) -> None:
-    rendered = helm(
-        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--values", str(VALUES / f"{case}.yaml")
-    )
+    rendered = helm.template("-n", SYSTEM, "--values", str(VALUES / f"{case}.yaml"))
     # Strict: an unknown field is an error, not a warning. For pods admission asks for an account: see below.
     manifests = [m for m in yaml.safe_load_all(rendered) if m and m["kind"] != "Pod"]
     answer = control_plane.kubectl(
@@ -95,15 +93,19 @@ def installed(helm: Helm) -> Iterator[Helm]:
     helm.run("uninstall", "modelpier", "-n", SYSTEM)
 
 
+def test_notes_name_a_watched_namespace(helm: Helm) -> None:
+    """Without a cluster Helm 3 does not show them."""
+    tried = ("--dry-run=server", "--set", "watchNamespaces={team-a}")
+    notes = helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, *tried).partition("NOTES:")[2]
+    assert "kubectl apply -n team-a" in notes
+
+
 def test_pods_are_admitted_under_restricted(installed: Helm, control_plane: ControlPlane) -> None:
     template = get(control_plane, "-n", SYSTEM, "deployment/modelpier-operator")["spec"]["template"]
     pod = {"apiVersion": "v1", "kind": "Pod", **template}
     pod["metadata"] |= {"name": "probe", "namespace": SYSTEM}
     control_plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
-    rendered = installed(
-        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "-s", "templates/tests/ready.yaml"
-    )
-    hook = yaml.safe_load(rendered)
+    hook = yaml.safe_load(installed.template("-n", SYSTEM, "-s", "templates/tests/ready.yaml"))
     del hook["metadata"]["annotations"]
     hook["spec"]["serviceAccountName"] = "modelpier-operator"  # nobody makes the namespace's default account here
     control_plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(hook))

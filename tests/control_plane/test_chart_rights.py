@@ -63,9 +63,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 def environment(helm: Helm, *values: str) -> dict[str, str]:
     """Of the operator's container, as the chart sets it."""
-    rendered = helm(
-        "template", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "-s", "templates/deployment.yaml", *values
-    )
+    rendered = helm.template("-n", SYSTEM, "-s", "templates/deployment.yaml", *values)
     (container,) = yaml.safe_load(rendered)["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable.get("value", SYSTEM) for variable in container["env"]}
 
@@ -86,9 +84,9 @@ def operator(control_plane: ControlPlane, folder: Path, *values: str) -> Iterato
     assert program
     helm = Helm(program, folder, str(control_plane.kubeconfig))
     values = ("--set", "crds.install=false", *values)
-    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--create-namespace", *values)
     (port,) = free_ports(1)
     env = {"PATH": os.environ["PATH"], **environment(helm, *values), "MODELPIER_HTTP_PORT": str(port)}
+    helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, "--create-namespace", *values)
     env["KUBECONFIG"] = str(kubeconfig(control_plane, folder / "kubeconfig"))
     log = folder / "operator.log"
     with log.open("wb") as stream:

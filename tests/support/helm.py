@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "modelpier"
 REGISTRY = ("--values", str(Path(__file__).with_name("registry.yaml")))
 """The one value without a default; a test's own values come later and win."""
+TEMPLATE = ("template", "modelpier", str(CHART), "--kube-version", "1.33.0")
+"""For the oldest Kubernetes that the chart is for. Without a cluster Helm would take the version that it was made for
+itself, which is too old for the chart where Helm is."""
 MISSING = "no helm: `make cluster-build` builds one, or set MODELPIER_HELM"
 
 
@@ -34,6 +37,14 @@ class Helm:
     home: Path
     kubeconfig: str = ""
     """Empty: no cluster, whatever the environment says."""
+
+    @property
+    def major(self) -> int:
+        return int(self("version", "--template", "{{.Version}}").lstrip("v").partition(".")[0])
+
+    def template(self, *arguments: str) -> str:
+        """What an installation would apply."""
+        return self(*TEMPLATE, *REGISTRY, *arguments)
 
     def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         folders = {f"HELM_{kind}_HOME": str(self.home / kind) for kind in ("CONFIG", "CACHE", "DATA")}

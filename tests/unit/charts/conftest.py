@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.helm import CHART, MISSING, REGISTRY, Helm, find_helm
+from support.helm import MISSING, Helm, find_helm
 
 VALUES = Path(__file__).parent / "values"
 
@@ -30,7 +30,7 @@ def template(helm: Helm) -> Callable[..., str]:
     """`template("--set", "a=b")`: what an installation would apply, as text; fails on an error of Helm."""
 
     def run(*arguments: str) -> str:
-        return helm("template", "modelpier", str(CHART), "--namespace", "modelpier-system", *REGISTRY, *arguments)
+        return helm.template("--namespace", "modelpier-system", *arguments)
 
     return run
 

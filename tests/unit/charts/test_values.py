@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.helm import CHART, REGISTRY, Helm
+from support.helm import CHART, REGISTRY, TEMPLATE, Helm
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TEXT = (CHART / "values.yaml").read_text()
@@ -52,40 +52,41 @@ def test_every_value_has_a_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "message"),
+    ("assignment", "field", "told"),
     [
-        ("operator.replcas=3", r"at '/operator'.*replcas"),
-        ("watchNamespace={a}", r"watchNamespace"),
-        ("operator.replicas=two", r"/operator/replicas.*integer"),
-        ("image.pullPolicy=Sometimes", r"/image/pullPolicy.*IfNotPresent"),
-        ("watchNamespaces=team-a", r"/watchNamespaces.*array"),
-        ("watchNamespaces={Team_A}", r"/watchNamespaces/0.*Team_A"),
-        ("server.image.digest=sha256:12", r"/server/image/digest.*sha256:12"),
-        ("server.proxy.httpProxy=proxy:3128", r"/server/proxy/httpProxy.*proxy:3128"),
-        ("allowPodOverrides=maybe", r"/allowPodOverrides.*boolean"),
-        ("operator.leaderElection.leaseDuration=0", r"/operator/leaderElection/leaseDuration"),
-        ("metrics.podMonitor.interval=often", r"/metrics/podMonitor/interval.*often"),
+        ("operator.replcas=3", "operator", "replcas"),
+        ("watchNamespace={a}", "", "watchNamespace"),
+        ("operator.replicas=two", "operator.replicas", "integer"),
+        ("image.pullPolicy=Sometimes", "image.pullPolicy", "IfNotPresent"),
+        ("watchNamespaces=team-a", "watchNamespaces", "array"),
+        ("watchNamespaces={Team_A}", "watchNamespaces.0", "pattern"),
+        ("server.image.digest=sha256:12", "server.image.digest", "pattern"),
+        ("server.proxy.httpProxy=proxy:3128", "server.proxy.httpProxy", "pattern"),
+        ("allowPodOverrides=maybe", "allowPodOverrides", "boolean"),
+        ("operator.leaderElection.leaseDuration=0", "operator.leaderElection.leaseDuration", ""),
+        ("metrics.podMonitor.interval=often", "metrics.podMonitor.interval", "pattern"),
     ],
 )
-def test_a_bad_value_is_named(assignment: str, message: str, helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", assignment)
+def test_a_bad_value_is_named(assignment: str, field: str, told: str, helm: Helm) -> None:
+    """Helm 3 before 3.18 writes a.b where later ones write /a/b."""
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", assignment)
     assert done.returncode != 0
-    assert re.search(message, done.stderr), done.stderr
+    assert re.search(field.replace(".", "[./]") + ".*" + told, done.stderr), done.stderr
 
 
 def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", "serviceAccount.create=false")
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", "serviceAccount.create=false")
     assert done.returncode != 0
     assert "serviceAccount.name: must be set" in done.stderr
 
 
 def test_a_leader_gives_up_before_another_one_may_begin(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART), *REGISTRY, "--set", "operator.leaderElection.renewDeadline=15")
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", "operator.leaderElection.renewDeadline=15")
     assert done.returncode != 0
     assert "operator.leaderElection.renewDeadline: must be less than leaseDuration" in done.stderr
 
 
 def test_the_registry_has_no_default(helm: Helm) -> None:
-    done = helm.run("template", "modelpier", str(CHART))
+    done = helm.run(*TEMPLATE)
     assert done.returncode != 0
     assert "image.registry: say where the images are" in done.stderr
