@@ -60,8 +60,11 @@ class GrpcServer:
 
     async def _settle(self, end: float) -> None:
         """Until nobody has called for QUIET seconds."""
-        while self._loop.time() < end and (self._edge.calls or self._loop.time() < self._edge.called + QUIET):
+        while not self._quiet() and self._loop.time() < end:  # noqa: ASYNC110 - calls come and go all the time
             await asyncio.sleep(0.05)
+
+    def _quiet(self) -> bool:
+        return not self._edge.calls and self._loop.time() > self._edge.called + QUIET
 
 
 class Methods(grpc.GenericRpcHandler):

@@ -1,0 +1,95 @@
+"""The gRPC port: its beginning and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from modelpier_server.transport.grpc import GrpcLimits, serve
+from support import onnx_models
+from support.grpc_serving import Running, floats, refused, row, running
+from support.relay import Relay
+from support.serving import gated, servable, until
+
+
+async def test_what_has_come_is_answered(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served) as state:
+        calls = [state.client.infer(row(i, i, i)) for i in range(4)]
+        await until(lambda: served.in_flight == 4)
+        stopping = asyncio.ensure_future(state.stop(10))
+        await asyncio.sleep(0.05)
+        session.gate.set()
+        assert [floats(await call)[0] for call in calls] == [0, 1, 2, 3]
+        assert await stopping
+
+
+async def test_calls_that_take_too_long_are_lost_and_told_of(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served) as state:
+        call = state.client.infer(row(1, 2, 3))
+        await until(lambda: served.in_flight == 1)
+        assert not await state.stop(0.4)
+        assert (await refused(call)).code() is StatusCode.UNAVAILABLE
+        await until(lambda: served.in_flight == 0)
+        session.gate.set()
+
+
+async def test_streams_that_are_not_used_end(identity: Running) -> None:
+    stream = identity.client.stream()
+    await stream.write(row(1, 2, 3))
+    await stream.read()
+    assert await identity.stop(10)
+    assert await stream.code() is StatusCode.UNAVAILABLE
+
+
+async def test_no_call_is_lost_where_clients_have_somewhere_else_to_go(tmp_path: Path) -> None:
+    """As in Kubernetes: connections come through a Service, which leads new ones elsewhere."""
+    limits = GrpcLimits(connection_age=1.0)
+    old, new = (servable(onnx_models.identity(), tmp_path / name) for name in ("old", "new"))
+    async with running(old, limits=limits) as going, running(new, limits=limits) as staying:
+        service = Relay(going.server.port)
+        async with service.listening() as port:
+            answered, failed, end = 0, [], asyncio.Event()
+
+            async def call(channel: grpc.aio.Channel) -> None:
+                nonlocal answered
+                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                request = row(1, 2, 3).SerializeToString()
+                while not end.is_set():
+                    try:
+                        await infer(request)
+                        answered += 1
+                    except grpc.aio.AioRpcError as error:
+                        failed.append(error)
+
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(4)]
+            callers = [asyncio.ensure_future(call(channel)) for channel in channels for _ in range(4)]
+            await until(lambda: answered > 100)
+            service.target = staying.server.port
+            assert await going.stop(15, patient=True)
+            before = answered
+            await until(lambda: answered > before + 100)
+            end.set()
+            await asyncio.gather(*callers, *(channel.close() for channel in channels), return_exceptions=True)
+        assert failed == []
+
+
+async def test_a_port_that_is_taken(identity: Running) -> None:
+    with pytest.raises(OSError, match="cannot listen"):
+        await serve("127.0.0.1", identity.server.port, identity.shelf, identity.metrics)
+
+
+async def test_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "modelpier_server.access")
+    async with running(servable(onnx_models.identity(), tmp_path), access_log=True) as state:
+        await state.client.infer(row(1, 2, 3))
+        await refused(state.client.infer(row(1)))
+        found = [(record.method, record.code) for record in caplog.records]  # type: ignore[attr-defined]
+        assert found == [("ModelInfer", "OK"), ("ModelInfer", "INVALID_ARGUMENT")]
