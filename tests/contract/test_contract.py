@@ -41,8 +41,15 @@ options = st.builds(
     ),
     instances=whole,
     threads=whole,
-    batching=st.builds(Batching, st.booleans(), st.integers(1, 10**6)),
-    limits=st.builds(Limits, st.integers(1, 10**6), st.floats(0.001, 1e6), st.integers(1, 2**40)),
+    batching=st.builds(Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3)),
+    limits=st.builds(
+        Limits,
+        st.integers(1, 10**6),
+        st.floats(0.001, 1e6),
+        st.integers(1, 2**40),
+        st.floats(0, 1e6),
+        st.integers(1, 16),
+    ),
 )
 models = st.builds(
     PlannedModel,

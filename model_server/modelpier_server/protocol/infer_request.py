@@ -8,7 +8,7 @@ before the request joins a batch. Sources: Open Inference Protocol `inference_re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy.typing as npt
@@ -45,6 +45,9 @@ class OutputChoice(msgspec.Struct, gc=False):
 
 class RequestParameters(msgspec.Struct, gc=False):
     binary_data_output: bool | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    timeout: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Microseconds, as Triton has it; 0 means nothing."""
 
 
 class Message(msgspec.Struct, gc=False):
@@ -65,6 +68,10 @@ class InferRequest(msgspec.Struct, gc=False):
     """Names in the order asked for; None: all, in the model's order."""
     binary: bool | frozenset[str]
     """Whether all outputs go out as binary, or which of them."""
+    priority: int = 0
+    """1 is the first; 0: the model's default."""
+    timeout: float | None = None
+    """Seconds that the client gives it."""
 
 
 _decode = msgspec.json.Decoder(Message).decode
@@ -124,7 +131,11 @@ def _request(message: Message, tail: memoryview | None, signature: Signature) ->
         raise InvalidRequest(
             f"body: {tail.nbytes} bytes follow the JSON part, but the inputs' binary_data_size sum up to {used}"
         )
-    return InferRequest(message.id, inputs, *_choice(message, signature))
+    request = InferRequest(message.id, inputs, *_choice(message, signature))
+    if (parameters := message.parameters) is not None:
+        request.priority = parameters.priority or 0
+        request.timeout = parameters.timeout / 1e6 if parameters.timeout else None
+    return request
 
 
 def _slot(tensor: InputTensor, index: int, seen: dict[str, Any], signature: Signature) -> Slot:

@@ -7,6 +7,8 @@ warm-up on.
 
 from __future__ import annotations
 
+from modelpier_server.scheduler.costs import estimate
+
 LOOP_LIMIT = 80e-6
 """Seconds: measured hops were 42 us (one per batch) to 67 us, a busy loop's latency target is a millisecond."""
 _WEIGHT = 0.2
@@ -48,14 +50,6 @@ class Placement:
         self._costs[size] = best
 
     def _estimate(self, size: int) -> float:
-        """Of the class itself; else of a larger one, which bounds it; else of a smaller one, times four per class
-        (quadratic).
-        """
-        if (known := self._costs.get(size)) is not None:
-            return known
-        if larger := [known for known in self._costs if known > size]:
-            return self._costs[min(larger)]
-        if smaller := [known for known in self._costs if known < size]:
-            nearest = max(smaller)
-            return self._costs[nearest] * 4.0 ** (size - nearest)
-        return float("inf")
+        """Beyond what is known a run is taken to be quadratic: the loop must not be blocked for a hope."""
+        known = self._costs.get(size)
+        return known if known is not None else estimate(self._costs, size, 4.0)

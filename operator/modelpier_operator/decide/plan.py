@@ -112,9 +112,13 @@ def _options(revision: Revision) -> contract.Options:
         providers=chosen,
         instances=instances,
         threads=threads,
-        batching=contract.Batching(server.batching.enabled, server.batching.max_rows),
+        batching=contract.Batching(
+            server.batching.enabled, server.batching.max_rows, server.batching.max_delay_microseconds / 1e6
+        ),
         limits=contract.Limits(
             max_queue=server.limits.max_queue,
+            max_queue_wait=server.limits.max_queue_wait_milliseconds / 1e3,
+            priority_levels=server.limits.priority_levels,
             request_timeout=float(server.limits.request_timeout_seconds),
             max_body_bytes=server.limits.max_body_bytes,
         ),
