@@ -49,6 +49,7 @@ options = st.builds(
         st.integers(1, 2**40),
         st.floats(0, 1e6),
         st.integers(1, 16),
+        st.floats(0, 1e6),
     ),
 )
 models = st.builds(
@@ -217,6 +218,11 @@ def test_hostile_bytes(kind: Any, raw: bytes) -> None:
         (("models", 0, "options", "providers"), 5, "plan.models[0].options.providers"),
         (("models", 0, "options", "providers"), ["CPU"], "plan.models[0].options.providers[0]"),
         (("models", 0, "options", "limits", "request_timeout"), 0, "request_timeout"),
+        (("models", 0, "options", "limits", "priority_levels"), 0, "priority_levels"),
+        (("models", 0, "options", "limits", "priority_levels"), 17, "priority_levels"),
+        (("models", 0, "options", "limits", "run_timeout"), -1, "run_timeout"),
+        (("models", 0, "options", "limits", "max_queue_wait"), "1", "max_queue_wait"),
+        (("models", 0, "options", "batching", "max_delay"), -0.1, "max_delay"),
         (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
         (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),
         (("models", 0, "options", "limits", "max_queue"), 0, "max_queue"),

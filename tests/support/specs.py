@@ -53,6 +53,7 @@ _servers: dict[str, Any] = {
         maxBodyBytes=st.integers(1024, 1 << 31),
         maxQueueWaitMilliseconds=st.integers(0, 86_400_000),
         priorityLevels=st.integers(1, 16),
+        runTimeoutSeconds=st.integers(0, 86400),
     ),
     "startupTimeoutSeconds": _seconds,
     "image": st.just("registry.example/server:1"),

@@ -32,6 +32,8 @@ class Limits:
     priority_levels: int = 1
     """1: requests are run in the order of their arrival; up to MOST_LEVELS: the parameter `priority` of requests
     counts, too."""
+    run_timeout: float = 0.0
+    """Seconds that one run may take before it is ended. 0: `request_timeout`, or ten times the longest run so far."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def read_options(value: Any, where: str) -> Options:
             max_queue=decoding.whole(limits, "max_queue", f"{where}.limits", low=1, default=default.limits.max_queue),
             max_queue_wait=_seconds(limits, "max_queue_wait", f"{where}.limits"),
             priority_levels=levels,
+            run_timeout=_seconds(limits, "run_timeout", f"{where}.limits"),
             request_timeout=timeout,
             max_body_bytes=decoding.whole(
                 limits, "max_body_bytes", f"{where}.limits", low=1, default=default.limits.max_body_bytes

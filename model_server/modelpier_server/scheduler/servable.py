@@ -25,6 +25,7 @@ from modelpier_server.runtime.session import Control, Session
 from modelpier_server.scheduler.batch import Batch, Outcome
 from modelpier_server.scheduler.check import check_inputs, check_outputs
 from modelpier_server.scheduler.forecast import Ahead, Forecast
+from modelpier_server.scheduler.guard import LIMIT
 from modelpier_server.scheduler.placement import Placement
 from modelpier_server.scheduler.probe import Finding, probe
 from modelpier_server.scheduler.queue import WorkQueue
@@ -40,6 +41,10 @@ CLOSE_LIMIT = 10.0
 """Seconds that `close` waits for a run that does not end."""
 SWEEP_INTERVAL = 0.1
 """Seconds between looks for works whose time is over: one timer per model instead of one per request."""
+TIMES_LONGEST = 10
+"""A run may take so many times the longest that was seen, when `run_timeout` does not say it."""
+HUNG_AFTER = 5.0
+"""Seconds that a run gets to notice that it was told to end: a single operator cannot be ended."""
 _clock = time.perf_counter_ns
 
 
@@ -303,9 +308,7 @@ class Servable:
         if batch is None:
             return
         if on_loop:
-            outcome, seconds = timed(self.session, batch)
-            self._placement.ran_on_loop(batch.elements, seconds)
-            self._deliver(batch, outcome)
+            self._run_here(batch)
             self._credit -= _clock() - batch.started
         else:
             batch.control = Control()
@@ -321,6 +324,19 @@ class Servable:
             self._runners.append(runner)
             self._idle.append(runner)
         return bool(self._idle)
+
+    def _run_here(self, batch: Batch) -> None:
+        guard = self._turns.guard
+        batch.control = control = guard.begin()
+        outcome, seconds = timed(self.session, batch)
+        guard.end()
+        if control.aborted:
+            if seconds > LIMIT / 2:  # and it did run, rather than its machine stand still
+                self._placement.leave_loop()
+            outcome.results = None
+        else:
+            self._placement.ran_on_loop(batch.elements, seconds)
+        self._deliver(batch, outcome)
 
     def _batch(self, works: list[Work], rest: list[Work]) -> Batch | None:
         """None when the time of all of them is over."""
@@ -452,9 +468,25 @@ class Servable:
             if work.deadline <= now and work.stage is Stage.RUNNING:
                 self._expire(work)
                 self._abandon(work)
-        if self.in_flight and self._loop is not None:
+        for batch in self._running:
+            if batch.control is not None and self._overtime(batch) > 0:
+                batch.control.abort()
+        if (self.in_flight or self._running) and self._loop is not None:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    # ------------------------------------------------------------------------------------------ runs that do not end
+    @property
+    def hung(self) -> bool:
+        """Whether a runner thread is in a run that is over its time and does not end although it was told to. Nothing
+        in this process can free that thread.
+        """
+        return any(self._overtime(batch) > HUNG_AFTER for batch in self._running)
+
+    def _overtime(self, batch: Batch) -> float:
+        """Seconds beyond what a run may take."""
+        limit = self.limits.run_timeout or max(self.limits.request_timeout, TIMES_LONGEST * self._forecast.longest)
+        return (_clock() - batch.started) / 1e9 - limit
 
     # ------------------------------------------------------------------------------------------ the end
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled

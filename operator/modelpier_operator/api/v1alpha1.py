@@ -114,6 +114,9 @@ class Limits(Section):
     priority_levels: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
     """Levels of the request parameter `priority`: 1 is run first, requests without it are in the middle. With 1 level
     requests are run in the order in which they come."""
+    run_timeout_seconds: Annotated[int, Field(strict=True, ge=0, le=86400)] = 0
+    """Time that one run of the model may take; then it is ended, and what does not end makes the pod restart. 0:
+    requestTimeoutSeconds, or ten times the longest run so far."""
     request_timeout_seconds: Seconds = 60
     """Time from the last byte of a request to its answer; then it is answered 504."""
     max_body_bytes: Annotated[int, Field(strict=True, ge=1024, le=1 << 31)] = 64 * 1024 * 1024

@@ -119,6 +119,7 @@ def _options(revision: Revision) -> contract.Options:
             max_queue=server.limits.max_queue,
             max_queue_wait=server.limits.max_queue_wait_milliseconds / 1e3,
             priority_levels=server.limits.priority_levels,
+            run_timeout=float(server.limits.run_timeout_seconds),
             request_timeout=float(server.limits.request_timeout_seconds),
             max_body_bytes=server.limits.max_body_bytes,
         ),

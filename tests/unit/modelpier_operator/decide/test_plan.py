@@ -43,6 +43,7 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
                 "maxBodyBytes": 2048,
                 "maxQueueWaitMilliseconds": 250,
                 "priorityLevels": 3,
+                "runTimeoutSeconds": 4,
             },
         },
     }
@@ -53,7 +54,7 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     assert (decoded.owner_uid, decoded.generation) == ("uid-m", int(T0.timestamp() * 1000))
     assert (model.name, model.revision, model.version, model.digest) == ("m", "m-rev", "7", DIGEST)
     assert (model.credentials, model.weight, model.role) == ("s3", 100, contract.Role.REQUIRED)
-    assert model.options.limits == contract.Limits(5, 9.0, 2048, 0.25, 3)
+    assert model.options.limits == contract.Limits(5, 9.0, 2048, 0.25, 3, 4.0)
     assert (model.options.instances, model.options.threads) == (2, 3)
     assert model.options.batching == contract.Batching(enabled=False, max_rows=8, max_delay=0.0005)
 
