@@ -46,9 +46,14 @@ _models = st.one_of(
 _servers: dict[str, Any] = {
     "instances": st.integers(0, 256),
     "threads": st.integers(0, 256),
-    "batching": _some(enabled=st.booleans(), maxRows=st.integers(1, 65536)),
+    "batching": _some(enabled=st.booleans(), maxRows=st.integers(1, 65536), maxDelayMicroseconds=st.integers(0, 10**6)),
     "limits": _some(
-        maxQueue=st.integers(1, 10**6), requestTimeoutSeconds=_seconds, maxBodyBytes=st.integers(1024, 1 << 31)
+        maxQueue=st.integers(1, 10**6),
+        requestTimeoutSeconds=_seconds,
+        maxBodyBytes=st.integers(1024, 1 << 31),
+        maxQueueWaitMilliseconds=st.integers(0, 86_400_000),
+        priorityLevels=st.integers(1, 16),
+        runTimeoutSeconds=st.integers(0, 86400),
     ),
     "startupTimeoutSeconds": _seconds,
     "image": st.just("registry.example/server:1"),
@@ -142,6 +147,9 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("model.name", st.just("x")),
     ("server.instances", st.sampled_from([-1, 257, "1", 1.5])),
     ("server.batching.maxRows", st.sampled_from([0, 65537])),
+    ("server.batching.maxDelayMicroseconds", st.sampled_from([-1, 1_000_001])),
+    ("server.limits.maxQueueWaitMilliseconds", st.sampled_from([-1, 86_400_001])),
+    ("server.limits.priorityLevels", st.sampled_from([0, 17])),
     ("server.limits.maxBodyBytes", st.sampled_from([0, (1 << 31) + 1])),
     ("server.image", st.just("")),
     ("server.imagePullSecrets", st.just(["a", "a"])),

@@ -8,12 +8,16 @@ from typing import Any
 
 from modelpier_server.contract import decoding
 
+MOST_LEVELS = 16
+
 
 @dataclass(frozen=True)
 class Batching:
     enabled: bool = True
     max_rows: int = 64
     """Rows of the first axis that one run may hold."""
+    max_delay: float = 0.0
+    """Seconds that a request may wait for others to share its run; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,13 @@ class Limits:
     request_timeout: float = 60.0
     """Seconds from the last byte of the request to the answer."""
     max_body_bytes: int = 64 * 1024 * 1024
+    max_queue_wait: float = 0.0
+    """Seconds; a request that is expected to wait longer is answered 429. 0: only its own time counts."""
+    priority_levels: int = 1
+    """1: requests are run in the order of their arrival; up to MOST_LEVELS: the parameter `priority` of requests
+    counts, too."""
+    run_timeout: float = 0.0
+    """Seconds that one run may take before it is ended. 0: `request_timeout`, or ten times the longest run so far."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,9 @@ def read_options(value: Any, where: str) -> Options:
     )
     if timeout <= 0:
         raise decoding.ContractError(f"{where}.limits.request_timeout: must be a number of seconds > 0")
+    levels = decoding.whole(limits, "priority_levels", f"{where}.limits", low=1, default=1)
+    if levels > MOST_LEVELS:
+        raise decoding.ContractError(f"{where}.limits.priority_levels: must be at most {MOST_LEVELS}")
     return Options(
         providers=tuple(
             _provider(p, f"{where}.providers[{i}]") for i, p in enumerate(decoding.array(data, "providers", where))
@@ -69,15 +83,27 @@ def read_options(value: Any, where: str) -> Options:
             max_rows=decoding.whole(
                 batching, "max_rows", f"{where}.batching", low=1, default=default.batching.max_rows
             ),
+            max_delay=_seconds(batching, "max_delay", f"{where}.batching"),
         ),
         limits=Limits(
             max_queue=decoding.whole(limits, "max_queue", f"{where}.limits", low=1, default=default.limits.max_queue),
+            max_queue_wait=_seconds(limits, "max_queue_wait", f"{where}.limits"),
+            priority_levels=levels,
+            run_timeout=_seconds(limits, "run_timeout", f"{where}.limits"),
             request_timeout=timeout,
             max_body_bytes=decoding.whole(
                 limits, "max_body_bytes", f"{where}.limits", low=1, default=default.limits.max_body_bytes
             ),
         ),
     )
+
+
+def _seconds(data: Mapping[str, Any], key: str, where: str) -> float:
+    """0 where it is not given."""
+    value = decoding.number(data.get(key, 0.0), f"{where}.{key}")
+    if value < 0:
+        raise decoding.ContractError(f"{where}.{key}: must be a number of seconds >= 0")
+    return value
 
 
 def _provider(value: Any, where: str) -> Provider:

@@ -61,7 +61,6 @@ class Catalog(Generic[S]):
     """`ready`, `live` and `draining` answer the health routes."""
 
     def __init__(self) -> None:
-        self.live = True
         self.draining = False
         self.watchers: set[Callable[[], None]] = set()
         """Called after every change."""
@@ -72,6 +71,14 @@ class Catalog(Generic[S]):
         self._reports: tuple[ModelReport, ...] = ()
         self._serving: tuple[S, ...] = ()
         self._max_body_bytes = Limits().max_body_bytes
+        self._servables: tuple[S, ...] = ()
+
+    @property
+    def live(self) -> bool:
+        """False when only another process can help: a thread hangs in a run for good. While draining the end is near
+        anyhow, and what still runs must not be cut off.
+        """
+        return self.draining or not any(servable.hung for servable in self._servables)
 
     @property
     def ready(self) -> bool:
@@ -126,6 +133,7 @@ class Catalog(Generic[S]):
         self._reports = tuple(reports)
         self._serving = tuple(entry.servable for entry in entries)
         self._complete = complete
+        self._servables = tuple(entry.servable for entry in entries)
         limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
         self._max_body_bytes = max(limits, default=Limits().max_body_bytes)
         for watcher in self.watchers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TypeAlias
 
 import orjson
@@ -59,7 +60,7 @@ class Response:
         """`{"error": "..."}` as the Open Inference Protocol says, with Retry-After or Allow where they belong."""
         headers = {"content-type": JSON_TYPE}
         if error.retry_after is not None:
-            headers["retry-after"] = str(max(1, round(error.retry_after)))
+            headers["retry-after"] = str(max(1, ceil(error.retry_after)))
         if isinstance(error, MethodNotAllowed):
             headers["allow"] = error.allowed
         return cls(error.status, headers, orjson.dumps({"error": str(error)}))

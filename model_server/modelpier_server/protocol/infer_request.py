@@ -8,7 +8,7 @@ before the request joins a batch. Sources: Open Inference Protocol `inference_re
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy.typing as npt
@@ -55,6 +55,9 @@ class OutputChoice(msgspec.Struct, gc=False):
 
 class RequestParameters(msgspec.Struct, gc=False):
     binary_data_output: bool | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    timeout: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Microseconds, as Triton has it; 0 means nothing."""
 
 
 class Message(msgspec.Struct, gc=False):
@@ -77,6 +80,10 @@ class InferRequest(msgspec.Struct, gc=False):
     """Whether all outputs go out as binary, or which of them."""
     classes: dict[str, int] | None = None
     """Outputs that go out as a ranking of so many classes."""
+    priority: int = 0
+    """1 is the first; 0: the model's default."""
+    timeout: float | None = None
+    """Seconds that the client gives it."""
 
 
 _decode = msgspec.json.Decoder(Message).decode
@@ -136,7 +143,11 @@ def _request(message: Message, tail: memoryview | None, signature: Signature) ->
         raise InvalidRequest(
             f"body: {tail.nbytes} bytes follow the JSON part, but the inputs' binary_data_size sum up to {used}"
         )
-    return InferRequest(message.id, inputs, *_choice(message, signature))
+    request = InferRequest(message.id, inputs, *_choice(message, signature))
+    if (parameters := message.parameters) is not None:
+        request.priority = parameters.priority or 0
+        request.timeout = parameters.timeout / 1e6 if parameters.timeout else None
+    return request
 
 
 def input_slot(tensor: Declared, index: int, seen: Container[str], signature: Signature) -> Slot:

@@ -120,7 +120,7 @@ class OrtSession:
         session = self._session
         if session is None:
             raise InferenceFailed("the model is closed")
-        options = _abortable(control) if control is not None else None
+        options = None if control is None else control.handle or _abortable(control)
         try:
             if self._has_bf16:
                 return _run_values(session, feeds, outputs, options)
@@ -129,7 +129,7 @@ class OrtSession:
             raise InvalidRequest(f"the model refuses the input: {_text(error)}") from error
         except Exception as error:  # ONNX Runtime's exceptions have no root of their own
             if control is not None and control.aborted:
-                raise Cancelled("the run was ended: nobody waits for it any longer") from error
+                raise Cancelled("the run was ended before it had a result") from error
             failed = OutOfMemory if _reason(error) is FailureReason.OUT_OF_MEMORY else InferenceFailed
             raise failed(f"the model failed: {_text(error)}") from error
         return arrays
@@ -140,7 +140,7 @@ class OrtSession:
 
 def _abortable(control: Control) -> ort.RunOptions:
     """ONNX Runtime looks at `terminate` between any two operators, those within the body of a Loop too."""
-    options = ort.RunOptions()
+    options = control.handle = ort.RunOptions()
     control.begin(partial(setattr, options, "terminate", True))
     return options
 

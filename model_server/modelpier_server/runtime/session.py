@@ -17,17 +17,19 @@ from modelpier_server.runtime.tensors import Axes
 
 class Control:
     """Ends a run from another thread than the one that is in it. Who may want to end a run makes one and hands it over;
-    the session says how.
+    the session says how. It serves any number of runs, one at a time, until it is used.
     """
 
-    __slots__ = ("_end", "aborted")
+    __slots__ = ("_end", "aborted", "handle")
 
     def __init__(self) -> None:
         self.aborted = False
+        self.handle: Any = None
+        """What the session that runs under it keeps here for its next run."""
         self._end: Callable[[], None] | None = None
 
     def begin(self, end: Callable[[], None]) -> None:
-        """Called by the session right before it runs. An abort that came earlier counts for this run, too."""
+        """Called by the session right before its first run. An abort that came earlier counts for this run, too."""
         self._end = end
         if self.aborted:
             end()

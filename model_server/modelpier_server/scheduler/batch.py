@@ -32,7 +32,7 @@ class Batch:
     rest: list[Work] = field(default_factory=list)
     """Works whose run together with these has failed (`Suspects`)."""
     control: Control | None = None
-    """Ends the run; None on the event loop, which could not do so while it runs."""
+    """Ends the run."""
 
     def abandon(self) -> None:
         """Ends the run when nobody waits for it any longer."""
@@ -62,8 +62,6 @@ def execute(session: Session, batch: Batch) -> Outcome:
         arrays = session.run(feeds, batch.outputs, batch.control)
         done = _clock()
         results = _split(arrays, batch)
-    except Cancelled as error:
-        return Outcome([error] * len(batch.works), ready - start, _clock() - ready)
     except ServerError:
         return Outcome(None, ready - start, _clock() - ready)
     return Outcome(results, ready - start, done - ready, _clock() - done)
@@ -78,6 +76,8 @@ def _alone(session: Session, batch: Batch) -> Outcome:
 def _result(session: Session, inputs: dict[str, npt.NDArray[Any]], batch: Batch) -> Arrays | ServerError:
     try:
         return session.run(inputs, batch.outputs, batch.control)
+    except Cancelled:
+        return InferenceFailed("the model did not end its run in time")
     except InferenceFailed as error:
         return _blame(session, inputs) or error
     except ServerError as error:

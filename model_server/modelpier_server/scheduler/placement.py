@@ -7,8 +7,13 @@ warm-up on.
 
 from __future__ import annotations
 
+from modelpier_server.scheduler.costs import estimate
+
 LOOP_LIMIT = 80e-6
 """Seconds: measured hops were 42 us (one per batch) to 67 us, a busy loop's latency target is a millisecond."""
+FAR_BEYOND = 50e-3
+"""Seconds that no run takes which was expected to be short, unless its time depends on the values of its inputs."""
+STRIKES = 3
 _WEIGHT = 0.2
 _WINDOW = 16
 
@@ -18,6 +23,8 @@ class Placement:
 
     def __init__(self) -> None:
         self._costs: dict[int, float] = {}
+        self._limit = LOOP_LIMIT
+        self._strikes = 0
         self._best: dict[int, tuple[float, int]] = {}
 
     def learn(self, elements: int, seconds: float) -> None:
@@ -26,15 +33,23 @@ class Placement:
         self._costs[size] = min(seconds, self._costs.get(size, seconds))
 
     def on_loop(self, elements: int) -> bool:
-        return self._estimate(elements.bit_length()) < LOOP_LIMIT
+        return self._estimate(elements.bit_length()) < self._limit
 
     def ran_on_loop(self, elements: int, seconds: float) -> None:
         """Moves the estimate; one outlier (the kernel ran somebody else) must not move it far, a new level within a
         few runs.
         """
+        if seconds > FAR_BEYOND:
+            self._strikes += 1
+            if self._strikes >= STRIKES:
+                self.leave_loop()
         size = elements.bit_length()
         known = self._costs.get(size, seconds)
         self._costs[size] = known + _WEIGHT * (min(seconds, 2 * known + LOOP_LIMIT / 4) - known)
+
+    def leave_loop(self) -> None:
+        """For good: what runs cost cannot be told from their size."""
+        self._limit = 0.0
 
     def ran_on_thread(self, elements: int, seconds: float) -> None:
         """On threads the wait for the GIL is part of every measurement: the shortest of a window counts."""
@@ -48,14 +63,6 @@ class Placement:
         self._costs[size] = best
 
     def _estimate(self, size: int) -> float:
-        """Of the class itself; else of a larger one, which bounds it; else of a smaller one, times four per class
-        (quadratic).
-        """
-        if (known := self._costs.get(size)) is not None:
-            return known
-        if larger := [known for known in self._costs if known > size]:
-            return self._costs[min(larger)]
-        if smaller := [known for known in self._costs if known < size]:
-            nearest = max(smaller)
-            return self._costs[nearest] * 4.0 ** (size - nearest)
-        return float("inf")
+        """Beyond what is known a run is taken to be quadratic: the loop must not be blocked for a hope."""
+        known = self._costs.get(size)
+        return known if known is not None else estimate(self._costs, size, 4.0)

@@ -21,6 +21,8 @@ class WorkQueue:
     def __init__(self) -> None:
         self._groups: dict[Key | None, deque[Work]] = {}
         self._size = 0
+        self.elements = 0
+        """Input elements of all works."""
 
     def __len__(self) -> int:
         return self._size
@@ -39,14 +41,33 @@ class WorkQueue:
         else:
             insort(group, work, key=_order)
         self._size += 1
+        self.elements += work.elements
 
     def remove(self, work: Work) -> None:
         """Linear in the works of its group, which the queue's bound bounds."""
         group = self._groups[work.key]
         group.remove(work)
         self._size -= 1
+        self.elements -= work.elements
         if not group:
             del self._groups[work.key]
+
+    def last(self) -> Work:
+        """Whoever would be run after all others."""
+        return max((group[-1] for group in self._groups.values()), key=_order)
+
+    def elements_before(self, order: int) -> int:
+        """Input elements of the works that would be run before one of that place."""
+        return sum(work.elements for work in self if work.order <= order)
+
+    def rows_beside(self, head: Work, enough: int) -> int:
+        """Rows that could share the run of `head`, its own too; counted up to `enough`."""
+        rows = 0
+        for work in self._groups[head.key]:
+            rows += work.rows
+            if rows >= enough:
+                break
+        return rows
 
     def heads(self) -> list[Work]:
         """The first work of every group, the first of all at the head."""
@@ -58,12 +79,15 @@ class WorkQueue:
         """`head` and what can share its run, up to `max_rows` rows; `head` alone where nothing can."""
         group = self._groups[head.key]
         works = [group.popleft()]
-        rows = head.rows
+        rows, elements = head.rows, head.elements
         if rows:
             while group and rows + group[0].rows <= max_rows:
-                rows += group[0].rows
-                works.append(group.popleft())
+                work = group.popleft()
+                rows += work.rows
+                elements += work.elements
+                works.append(work)
         self._size -= len(works)
+        self.elements -= elements
         if not group:
             del self._groups[head.key]
         return works

@@ -24,6 +24,8 @@ from modelpier_server.protocol.signature import Signature
 from modelpier_server.runtime.session import Control, Session
 from modelpier_server.scheduler.batch import Batch, Outcome
 from modelpier_server.scheduler.check import check_inputs, check_outputs
+from modelpier_server.scheduler.forecast import Ahead, Forecast
+from modelpier_server.scheduler.guard import LIMIT
 from modelpier_server.scheduler.placement import Placement
 from modelpier_server.scheduler.probe import Finding, probe
 from modelpier_server.scheduler.queue import WorkQueue
@@ -39,6 +41,10 @@ CLOSE_LIMIT = 10.0
 """Seconds that `close` waits for a run that does not end."""
 SWEEP_INTERVAL = 0.1
 """Seconds between looks for works whose time is over: one timer per model instead of one per request."""
+TIMES_LONGEST = 10
+"""A run may take so many times the longest that was seen, when `run_timeout` does not say it."""
+HUNG_AFTER = 5.0
+"""Seconds that a run gets to notice that it was told to end: a single operator cannot be ended."""
 _clock = time.perf_counter_ns
 
 
@@ -63,7 +69,14 @@ class Servable:
         self._static = all(-1 not in spec.shape[1:] for spec in session.inputs)
         self._only = session.inputs[0].name if len(session.inputs) == 1 else None
         self._placement = Placement()
+        self._forecast = Forecast()
+        self._levels = self.limits.priority_levels
+        self._delay = planned.options.batching.max_delay
+        """Seconds that a request may wait for others to share its run."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._queue = WorkQueue()
+        self._splits: set[Split] = set()
+        """Requests of which pieces are still to be made."""
         self._suspects = Suspects()
         self._turns = turns or Turns()
         self._running: set[Batch] = set()
@@ -89,6 +102,7 @@ class Servable:
         self.finding = probe(self.session, self.planned.options.batching)
         for elements, seconds in self.finding.costs:
             self._placement.learn(elements, seconds)
+            self._forecast.learn(elements, seconds)
         if self.finding.max_rows:
             self.signature = replace(self.signature, empty_rows=False)
         fields = {"model": self.name, "version": self.version, "batching": self.finding.why}
@@ -113,16 +127,64 @@ class Servable:
         """As `submit`, for a work whose inputs the codec has already checked. Raises QueueFull, Unavailable."""
         if self._refusal is not None:
             raise Unavailable(self._refusal)
-        if len(self._queue) >= self.limits.max_queue:
-            self._metrics.failures[Failure.REJECTED] += 1
-            raise QueueFull(f"model '{self.name}': {len(self._queue)} requests wait already; try again later")
         self._measure(work)
+        if self._levels > 1:
+            self._rank(work)
+        if len(self._queue) >= self.limits.max_queue:
+            self._make_room(work)
+        if self._running:
+            self._check_wait(work)
         if work.rows > self.finding.max_rows:
-            piece = Split(work, self.finding.max_rows, self).next()
+            split = Split(work, self.finding.max_rows, self)
+            self._splits.add(split)
+            piece = split.next()
             assert piece is not None
             self._push(piece)
         else:
             self._push(work)
+
+    def _rank(self, work: Work) -> None:
+        """A work of a later level counts as one that has come later: it is overtaken by whoever comes within that
+        time, and by nobody for ever.
+        """
+        level = work.priority if 0 < work.priority <= self._levels else (self._levels + 1) // 2
+        work.order += (level - 1) * int(self.limits.request_timeout * 1e9 / (2 * self._levels))
+
+    def _make_room(self, work: Work) -> None:
+        """The queue is full. Raises QueueFull, unless somebody waits there who would be run after `work`."""
+        wait = self._forecast.wait(self._ahead(work), max(1, self.session.instances))
+        error = QueueFull(
+            f"model '{self.name}': {len(self._queue)} requests wait already; try again later", max(1.0, wait)
+        )
+        last = self._queue.last() if self._levels > 1 else work
+        self._metrics.failures[Failure.REJECTED] += 1
+        if last.order <= work.order:
+            raise error
+        self.leave(last)
+        last.fail(error)
+
+    def _check_wait(self, work: Work) -> None:
+        """Raises QueueFull for a work that would wait longer than it may: better now than when its time is over."""
+        wait = self._forecast.wait(self._ahead(work), max(1, self.session.instances))
+        most = work.deadline - time.monotonic()
+        if self.limits.max_queue_wait:
+            most = min(most, self.limits.max_queue_wait)
+        if wait > most:
+            self._metrics.failures[Failure.REJECTED] += 1
+            text = f"model '{self.name}': a wait of {wait:.3g} s is expected, but {max(most, 0):.3g} s are left"
+            raise QueueFull(f"{text}; try again later", wait - max(most, 0.0))
+
+    def _ahead(self, work: Work) -> Ahead:
+        queue, now = self._queue, _clock()
+        waiting = queue.elements_before(work.order) if self._levels > 1 else queue.elements
+        return Ahead(
+            waiting + sum(split.uncut for split in self._splits),
+            max(1, work.elements * max(1, self.finding.max_rows) // max(1, work.rows)),
+            tuple((batch.elements, (now - batch.started) / 1e9) for batch in self._running),
+        )
+
+    def split_ended(self, split: Split) -> None:
+        self._splits.discard(split)
 
     def take_whole(self, work: Work) -> None:
         """A work that can share no run; the queue's bound has counted it already."""
@@ -186,6 +248,8 @@ class Servable:
     def _start(self, head: Work) -> bool:
         """Whether a run of `head` was started."""
         max_rows = self.finding.max_rows
+        if self._delay and head.rows and self._may_wait(head):
+            return False
         share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
         on_loop = self.session.on_loop and self._placement.on_loop(head.elements * share)
         if not self._may_start(on_loop):
@@ -198,6 +262,27 @@ class Servable:
         if head.part and isinstance(head, Piece) and (piece := head.split.next()):
             self._push(piece)
         return True
+
+    def _may_wait(self, head: Work) -> bool:
+        """Whether others may still come to share its run."""
+        if self._queue.rows_beside(head, self.finding.max_rows) >= self.finding.max_rows or self._refusal is not None:
+            return False
+        waited = (_clock() - head.arrived) / 1e9
+        # Half of the time that a request has belongs to its run.
+        left = min(self._delay - waited, (head.deadline - time.monotonic() - waited) / 2)
+        if left <= 0:
+            return False
+        assert self._loop is not None
+        due = self._loop.time() + left
+        if self._alarm is None or self._alarm.when() > due:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(due, self._ring)
+        return True
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._ask()
 
     def _start_suspects(self) -> bool:
         elements = sum(work.elements for work in self._suspects.first)
@@ -224,9 +309,7 @@ class Servable:
         if batch is None:
             return
         if on_loop:
-            outcome, seconds = timed(self.session, batch)
-            self._placement.ran_on_loop(batch.elements, seconds)
-            self._deliver(batch, outcome)
+            self._run_here(batch)
             self._credit -= _clock() - batch.started
         else:
             batch.control = Control()
@@ -242,6 +325,19 @@ class Servable:
             self._runners.append(runner)
             self._idle.append(runner)
         return bool(self._idle)
+
+    def _run_here(self, batch: Batch) -> None:
+        guard = self._turns.guard
+        batch.control = control = guard.begin()
+        outcome, seconds = timed(self.session, batch)
+        guard.end()
+        if control.aborted:
+            if seconds > LIMIT / 2:  # and it did run, rather than its machine stand still
+                self._placement.leave_loop()
+            outcome.results = None
+        else:
+            self._placement.ran_on_loop(batch.elements, seconds)
+        self._deliver(batch, outcome)
 
     def _batch(self, works: list[Work], rest: list[Work]) -> Batch | None:
         """None when the time of all of them is over."""
@@ -265,6 +361,7 @@ class Servable:
         self._idle.append(runner)
         if not (batch.control and batch.control.aborted):  # how long the whole run would have taken is not known
             self._placement.ran_on_thread(batch.elements, seconds)
+            self._forecast.ran(batch.elements, (_clock() - batch.started) / 1e9)
         self._credit = min(self._credit, 0)
         self._start_all()  # before the answers: the runner's core is free
         self._deliver(batch, outcome)
@@ -379,9 +476,25 @@ class Servable:
             if work.deadline <= now and work.stage is Stage.RUNNING:
                 self._expire(work)
                 self._abandon(work)
-        if self.in_flight and self._loop is not None:
+        for batch in self._running:
+            if batch.control is not None and self._overtime(batch) > 0:
+                batch.control.abort()
+        if (self.in_flight or self._running) and self._loop is not None:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    # ------------------------------------------------------------------------------------------ runs that do not end
+    @property
+    def hung(self) -> bool:
+        """Whether a runner thread is in a run that is over its time and does not end although it was told to. Nothing
+        in this process can free that thread.
+        """
+        return any(self._overtime(batch) > HUNG_AFTER for batch in self._running)
+
+    def _overtime(self, batch: Batch) -> float:
+        """Seconds beyond what a run may take."""
+        limit = self.limits.run_timeout or max(self.limits.request_timeout, TIMES_LONGEST * self._forecast.longest)
+        return (_clock() - batch.started) / 1e9 - limit
 
     # ------------------------------------------------------------------------------------------ the end
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - ends in time instead of being cancelled

@@ -28,6 +28,9 @@ class Host(Protocol):
     def take_whole(self, work: Work) -> None:
         """Runs a work as it is, in no run with others."""
 
+    def split_ended(self, split: Split) -> None:
+        """No further piece of it will be made."""
+
 
 class Piece(Work):
     __slots__ = ("split", "start")
@@ -77,7 +80,14 @@ class Split:
         piece = Piece(self, self._cut, rows)
         self._cut += rows
         self._live.append(piece)
+        if self._cut == self.whole.rows:
+            self._host.split_ended(self)
         return piece
+
+    @property
+    def uncut(self) -> int:
+        """Input elements of which no piece has been made yet."""
+        return self.whole.elements * (self.whole.rows - self._cut) // self.whole.rows
 
     def collect(self, piece: Piece, arrays: Arrays) -> bool:
         """Whether the outputs of all rows are there now."""
@@ -120,6 +130,7 @@ class Split:
     def _end(self, piece: Piece) -> None:
         """No further piece runs; `piece` itself is its caller's."""
         self._over, live, self._live = True, self._live, []
+        self._host.split_ended(self)
         for other in live:
             if other is not piece:
                 self._host.leave(other)

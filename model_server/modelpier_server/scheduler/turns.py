@@ -13,6 +13,8 @@ import time
 from collections import deque
 from typing import Protocol
 
+from modelpier_server.scheduler.guard import Guard
+
 QUANTUM_NS = 250_000
 """Of one model per round. A single run is expected to take less than a third of it (`placement.LOOP_LIMIT`)."""
 BUDGET_NS = 1_000_000
@@ -33,6 +35,7 @@ class Turns:
     """One per event loop, which alone touches it."""
 
     def __init__(self) -> None:
+        self.guard = Guard()
         self._ring: deque[Member] = deque()
         self._due = False
 

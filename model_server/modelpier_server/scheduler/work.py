@@ -38,16 +38,33 @@ class Owner(Protocol):
 class Work:
     """A checked request: what to run, until when, and whom to tell."""
 
-    __slots__ = ("arrived", "deadline", "elements", "inputs", "key", "order", "outputs", "owner", "rows", "stage")
+    __slots__ = (
+        "arrived",
+        "deadline",
+        "elements",
+        "inputs",
+        "key",
+        "order",
+        "outputs",
+        "owner",
+        "priority",
+        "rows",
+        "stage",
+    )
 
     part: ClassVar[bool] = False
     """Whether it is a piece of a larger one (`split.Piece`)."""
 
-    def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...] | None, deadline: float) -> None:
-        """`deadline` in seconds of `time.monotonic()`; `outputs` None: all."""
+    def __init__(
+        self, inputs: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...] | None, deadline: float, priority: int = 0
+    ) -> None:
+        """`deadline` in seconds of `time.monotonic()`; `outputs` None: all. `priority`: 1 is the first, 0 the model's
+        default.
+        """
         self.inputs = inputs
         self.outputs = outputs
         self.deadline = deadline
+        self.priority = priority
         self.arrived = self.order = time.perf_counter_ns()
         # `order` is its place in the queue: the smallest is next. It is the time of arrival unless something moved it.
         self.stage = Stage.NEW
@@ -82,8 +99,10 @@ class FutureWork(Work):
 
     __slots__ = ("future",)
 
-    def __init__(self, inputs: dict[str, npt.NDArray[Any]], outputs: Sequence[str] | None, deadline: float) -> None:
-        super().__init__(inputs, None if outputs is None else tuple(outputs), deadline)
+    def __init__(
+        self, inputs: dict[str, npt.NDArray[Any]], outputs: Sequence[str] | None, deadline: float, priority: int = 0
+    ) -> None:
+        super().__init__(inputs, None if outputs is None else tuple(outputs), deadline, priority)
         self.future: asyncio.Future[Arrays] = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(self._settled)
 

@@ -22,7 +22,10 @@ class InferCall(Work):
     __slots__ = ("_exchange", "_request", "_servable")
 
     def __init__(self, exchange: Exchange, request: InferRequest, servable: Servable) -> None:
-        super().__init__(request.inputs, request.outputs, time.monotonic() + servable.limits.request_timeout)
+        seconds = servable.limits.request_timeout
+        if request.timeout is not None and request.timeout < seconds:
+            seconds = request.timeout
+        super().__init__(request.inputs, request.outputs, time.monotonic() + seconds, request.priority)
         self._exchange = exchange
         self._request = request
         self._servable = servable

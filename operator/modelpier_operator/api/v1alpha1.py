@@ -91,12 +91,16 @@ class ExecutionProvider(Section):
 
 
 class Batching(Section):
-    """Requests that wait at the same time run as one batch. Nothing waits for a batch to fill."""
+    """Requests that wait at the same time run as one batch. Unless maxDelayMicroseconds says so, nothing waits for a
+    batch to fill.
+    """
 
     enabled: Annotated[bool, Field(strict=True)] = True
     """false: every request is a run of its own."""
     max_rows: Annotated[int, Field(strict=True, ge=1, le=65536)] = 64
-    """Rows of the first axis that one run may hold."""
+    """Rows of the first axis that one run may hold; a request of more is run in pieces."""
+    max_delay_microseconds: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 0
+    """Time that a request may wait for others to share its run. 0: none, which is right for nearly every model."""
 
 
 class Limits(Section):
@@ -104,6 +108,15 @@ class Limits(Section):
 
     max_queue: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1024
     """Requests that may wait in one pod; one more is answered 429."""
+    max_queue_wait_milliseconds: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] = 0
+    """A request that is expected to wait longer is answered 429 at once. 0: one that is expected to wait longer than
+    its own time allows."""
+    priority_levels: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
+    """Levels of the request parameter `priority`: 1 is run first, requests without it are in the middle. With 1 level
+    requests are run in the order in which they come."""
+    run_timeout_seconds: Annotated[int, Field(strict=True, ge=0, le=86400)] = 0
+    """Time that one run of the model may take; then it is ended, and what does not end makes the pod restart. 0:
+    requestTimeoutSeconds, or ten times the longest run so far."""
     request_timeout_seconds: Seconds = 60
     """Time from the last byte of a request to its answer; then it is answered 504."""
     max_body_bytes: Annotated[int, Field(strict=True, ge=1024, le=1 << 31)] = 64 * 1024 * 1024

@@ -113,9 +113,14 @@ def _options(revision: Revision) -> contract.Options:
         instances=instances,
         threads=threads,
         isolated=server.isolated,
-        batching=contract.Batching(server.batching.enabled, server.batching.max_rows),
+        batching=contract.Batching(
+            server.batching.enabled, server.batching.max_rows, server.batching.max_delay_microseconds / 1e6
+        ),
         limits=contract.Limits(
             max_queue=server.limits.max_queue,
+            max_queue_wait=server.limits.max_queue_wait_milliseconds / 1e3,
+            priority_levels=server.limits.priority_levels,
+            run_timeout=float(server.limits.run_timeout_seconds),
             request_timeout=float(server.limits.request_timeout_seconds),
             max_body_bytes=server.limits.max_body_bytes,
         ),

@@ -36,8 +36,15 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
         "server": {
             "instances": 2,
             "threads": 3,
-            "batching": {"enabled": False, "maxRows": 8},
-            "limits": {"maxQueue": 5, "requestTimeoutSeconds": 9, "maxBodyBytes": 2048},
+            "batching": {"enabled": False, "maxRows": 8, "maxDelayMicroseconds": 500},
+            "limits": {
+                "maxQueue": 5,
+                "requestTimeoutSeconds": 9,
+                "maxBodyBytes": 2048,
+                "maxQueueWaitMilliseconds": 250,
+                "priorityLevels": 3,
+                "runTimeoutSeconds": 4,
+            },
         },
     }
     signed = plan.signed(revision(**sections), PodSet("s"), ID, KEYS, T0)
@@ -47,9 +54,9 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     assert (decoded.owner_uid, decoded.generation) == ("uid-m", int(T0.timestamp() * 1000))
     assert (model.name, model.revision, model.version, model.digest) == ("m", "m-rev", "7", DIGEST)
     assert (model.credentials, model.weight, model.role) == ("s3", 100, contract.Role.REQUIRED)
-    assert model.options.limits == contract.Limits(5, 9.0, 2048)
+    assert model.options.limits == contract.Limits(5, 9.0, 2048, 0.25, 3, 4.0)
     assert (model.options.instances, model.options.threads) == (2, 3)
-    assert model.options.batching == contract.Batching(enabled=False, max_rows=8)
+    assert model.options.batching == contract.Batching(enabled=False, max_rows=8, max_delay=0.0005)
 
 
 def test_providers_by_default() -> None:

@@ -44,6 +44,7 @@ class FakeServable:
     planned: PlannedModel
     world: World
     in_flight: int = 0
+    hung: bool = False
     closed: bool = False
     drained: float | None = None
 

@@ -59,6 +59,20 @@ def test_one_outlier_changes_nothing_but_a_new_level_does() -> None:
     assert runs < 20
 
 
+def test_a_model_whose_cost_follows_from_values_leaves_the_loop_for_good() -> None:
+    placement = Placement()
+    placement.learn(32, FAST)
+    for _ in range(2):
+        placement.ran_on_loop(32, 10.0)
+        for _ in range(50):
+            placement.ran_on_loop(32, FAST)
+        assert placement.on_loop(32)
+    placement.ran_on_loop(32, 10.0)
+    for _ in range(50):
+        placement.ran_on_thread(32, FAST)
+    assert not placement.on_loop(32)
+
+
 def test_a_model_that_has_become_fast_comes_back_to_the_loop() -> None:
     """The waits for the GIL, which most measurements on threads hold, do not keep it there."""
     placement = Placement()
