@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ def floats(answer: pb.ModelInferResponse, index: int = 0) -> list[float]:
     return list(np.frombuffer(answer.raw_output_contents[index], np.float32))
 
 
-async def refused(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
+async def refused(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     """How the call failed; fails where it did not."""
     try:
         await call
@@ -120,3 +120,8 @@ async def running(
                 await state.stop(0.2)
             for served in shelf.servables.values():
                 served.close()
+
+
+def told(error: grpc.aio.AioRpcError) -> str:
+    """What a failed call says."""
+    return error.details() or ""

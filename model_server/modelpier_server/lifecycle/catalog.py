@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from modelpier_server.contract import Limits, ModelReport, PlannedModel, Role
 from modelpier_server.errors import NotFound, Unavailable
@@ -15,7 +15,13 @@ from modelpier_server.errors import NotFound, Unavailable
 RETRY_AFTER = 1.0
 
 S = TypeVar("S")
-"""What takes requests. The catalog hands it out and asks nothing of it."""
+"""What takes requests. The catalog hands it out and asks nothing of it, but whether it hangs."""
+
+
+@runtime_checkable
+class Hanging(Protocol):
+    @property
+    def hung(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,13 @@ class Catalog(Generic[S]):
         self._reports: tuple[ModelReport, ...] = ()
         self._serving: tuple[S, ...] = ()
         self._max_body_bytes = Limits().max_body_bytes
-        self._servables: tuple[S, ...] = ()
 
     @property
     def live(self) -> bool:
         """False when only another process can help: a thread hangs in a run for good. While draining the end is near
         anyhow, and what still runs must not be cut off.
         """
-        return self.draining or not any(servable.hung for servable in self._servables)
+        return self.draining or not any(isinstance(s, Hanging) and s.hung for s in self._serving)
 
     @property
     def ready(self) -> bool:
@@ -133,7 +138,6 @@ class Catalog(Generic[S]):
         self._reports = tuple(reports)
         self._serving = tuple(entry.servable for entry in entries)
         self._complete = complete
-        self._servables = tuple(entry.servable for entry in entries)
         limits = [entry.planned.options.limits.max_body_bytes for entry in entries]
         self._max_body_bytes = max(limits, default=Limits().max_body_bytes)
         for watcher in self.watchers:

@@ -192,7 +192,7 @@ def test_one_half_output_makes_all_raw() -> None:
     model = Signature.of(
         [TensorSpec("x", "FP32", (1,))], [TensorSpec("a", "FP32", (1,)), TensorSpec("h", "FP16", (1,))]
     )
-    outputs = [np.ones(1, np.float32), np.ones(1, np.float16)]
+    outputs: list[np.ndarray] = [np.ones(1, np.float32), np.ones(1, np.float16)]
     answer = encode("m", "1", decode(typed("FP32", outputs[0]), model), model, outputs)
     assert [len(raw) for raw in answer.raw_output_contents] == [4, 2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -59,7 +60,7 @@ async def test_no_call_is_lost_where_clients_have_somewhere_else_to_go(tmp_path:
 
             async def call(channel: grpc.aio.Channel) -> None:
                 nonlocal answered
-                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
                 request = row(1, 2, 3).SerializeToString()
                 while not end.is_set():
                     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -32,7 +33,7 @@ from modelpier_server.protocol.grpc.generated.status_pb2 import RetryInfo, Statu
 from modelpier_server.transport.grpc import GrpcLimits
 from modelpier_server.transport.grpc.status import code_of
 from support import onnx_models
-from support.grpc_serving import Running, floats, message, one, refused, row, running
+from support.grpc_serving import Running, floats, message, one, refused, row, running, told
 from support.serving import gated, planned, servable, until
 
 
@@ -72,7 +73,7 @@ async def test_a_wrong_request_is_told_what_is_wrong(identity: Running) -> None:
         (b"\xff", StatusCode.INVALID_ARGUMENT, "request: not a inference.ModelInferRequest"),
     ):
         error = await refused(identity.client.infer(request))
-        assert (error.code(), error.details()[: len(text)]) == (code, text)
+        assert (error.code(), told(error)[: len(text)]) == (code, text)
     assert floats(await identity.client.infer(row(1, 2, 3))) == [1, 2, 3]
     assert identity.metrics.grpc_responses == {"INVALID_ARGUMENT": 3, "NOT_FOUND": 3, "OK": 1}
 
@@ -80,20 +81,20 @@ async def test_a_wrong_request_is_told_what_is_wrong(identity: Running) -> None:
 async def test_a_text_that_is_too_long_for_a_header_is_cut(identity: Running) -> None:
     error = await refused(identity.client.infer(row(1, 2, 3, model="é" * 5000)))
     assert error.code() is StatusCode.NOT_FOUND
-    assert error.details().endswith("...")
+    assert told(error).endswith("...")
 
 
 async def test_a_call_without_a_message_and_one_for_nobody(identity: Running) -> None:
-    empty = identity.client.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+    empty: Any = identity.client.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
     error = await refused(empty(iter([])))
-    assert (error.code(), error.details()) == (StatusCode.INVALID_ARGUMENT, "request: the call carries no message")
+    assert (error.code(), told(error)) == (StatusCode.INVALID_ARGUMENT, "request: the call carries no message")
     assert (await refused(identity.client.call("TraceSetting", b""))).code() is StatusCode.UNIMPLEMENTED
 
 
 async def test_loading_is_not_for_everybody(identity: Running) -> None:
     for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
         error = await refused(identity.client.call(name, b""))
-        assert (error.code(), "loading and unloading" in error.details()) == (StatusCode.PERMISSION_DENIED, True)
+        assert (error.code(), "loading and unloading" in told(error)) == (StatusCode.PERMISSION_DENIED, True)
 
 
 async def test_a_mistake_of_the_server_itself(identity: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ async def test_a_mistake_of_the_server_itself(identity: Running, monkeypatch: py
 
     monkeypatch.setattr(identity.shelf, "find", fail)
     error = await refused(identity.client.infer(row(1, 2, 3)))
-    assert (error.code(), error.details()) == (StatusCode.INTERNAL, "internal error; the server's log has it")
+    assert (error.code(), told(error)) == (StatusCode.INTERNAL, "internal error; the server's log has it")
 
 
 # ---------------------------------------------------------------------------------------------- limits
@@ -116,7 +117,7 @@ async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
         trailers = dict(error.trailing_metadata())
         assert trailers["grpc-retry-pushback-ms"] == "1000"
         status = Status.FromString(trailers["grpc-status-details-bin"])
-        assert (status.code, status.message) == (8, error.details())
+        assert (status.code, status.message) == (8, told(error))
         assert status.details[0].type_url == "type.googleapis.com/google.rpc.RetryInfo"
         assert RetryInfo.FromString(status.details[0].value).retry_delay.seconds == 1
         session.gate.set()
@@ -130,7 +131,7 @@ async def test_a_message_is_limited_by_its_model(tmp_path: Path) -> None:
         rows = np.zeros((20, 3), np.float32)
         error = await refused(state.client.infer(one(rows, model="s")))
         text = "message: more than the 200 bytes that this model takes"
-        assert (error.code(), error.details()) == (StatusCode.RESOURCE_EXHAUSTED, text)
+        assert (error.code(), told(error)) == (StatusCode.RESOURCE_EXHAUSTED, text)
         assert len(floats(await state.client.infer(one(rows, model="l")))) == 60
         error = await refused(state.client.infer(one(np.zeros((10_000, 3), np.float32), model="l")))
         assert error.code() is StatusCode.RESOURCE_EXHAUSTED
@@ -152,7 +153,7 @@ async def test_messages_of_all_calls_together_are_limited(tmp_path: Path) -> Non
         first = state.client.infer(one(np.zeros((1000, 3), np.float32)))
         await until(lambda: served.in_flight == 1)
         error = await refused(state.client.infer(one(np.zeros((1000, 3), np.float32))))
-        assert (error.code(), error.details()[:28]) == (StatusCode.UNAVAILABLE, "the messages of all calls to")
+        assert (error.code(), told(error)[:28]) == (StatusCode.UNAVAILABLE, "the messages of all calls to")
         session.gate.set()
         assert len(floats(await first)) == 3000
         assert len(floats(await state.client.infer(one(np.zeros((1000, 3), np.float32))))) == 3000
@@ -181,10 +182,11 @@ async def test_a_message_that_does_not_come(tmp_path: Path) -> None:
             await silent.wait()
             yield b""
 
-        call = state.client.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")(never())
+        method: Any = state.client.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        call = method(never())
         error = await refused(call)
         silent.set()
-        assert (error.code(), error.details()[:28]) == (StatusCode.DEADLINE_EXCEEDED, "the message did not arrive w")
+        assert (error.code(), told(error)[:28]) == (StatusCode.DEADLINE_EXCEEDED, "the message did not arrive w")
         assert floats(await state.client.infer(row(1, 2, 3))) == [1, 2, 3]
 
 
@@ -219,5 +221,5 @@ async def test_the_models_time_counts(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path, planned(instances=1, limits=Limits(request_timeout=0.2)))
     async with running(served) as state:
         error = await refused(state.client.infer(row(1, 2, 3), timeout=20))
-        assert (error.code(), "within the request's time" in error.details()) == (StatusCode.DEADLINE_EXCEEDED, True)
+        assert (error.code(), "within the request's time" in told(error)) == (StatusCode.DEADLINE_EXCEEDED, True)
         session.gate.set()

@@ -59,7 +59,9 @@ async def test_configuration_of_models_with_and_without_batches(tmp_path: Path) 
 
         async def config(name: str) -> pb.ModelConfig:
             request = pb.ModelConfigRequest(name=name)
-            return (await state.client.call("ModelConfig", request, pb.ModelConfigResponse)).config
+            answer = await state.client.call("ModelConfig", request, pb.ModelConfigResponse)
+            found: pb.ModelConfig = answer.config
+            return found
 
         found = await config("b")
         assert found.max_batch_size == batched.finding.max_rows > 1
