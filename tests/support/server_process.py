@@ -46,6 +46,7 @@ class ServerProcess:
     port: int
     admin: int
     log: Path
+    grpc: int
 
     def call(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, port: int = 0
@@ -97,11 +98,15 @@ class ServerProcess:
 
 
 @contextmanager
-def server(folder: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """`folder` takes the log and the model cache."""
-    port, admin = free_port(), free_port()
+def server(
+    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, grpc: bool = False
+) -> Iterator[ServerProcess]:
+    """`folder` takes the log and the model cache. With a plan it listens for gRPC in any case."""
+    port, admin, grpc_port = free_port(), free_port(), free_port()
     planned = contract.ENV_PLAN_FILE in (environment or {})
     command = [sys.executable, "-m", "modelpier_server", "--http-port", str(port), *flags]
+    if planned or grpc:
+        command += ["--grpc-port", str(grpc_port)]
     if planned:
         command += ["--host", "127.0.0.1", "--admin-port", str(admin)]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "HF_", "MODELPIER_"))}
@@ -116,7 +121,7 @@ def server(folder: Path, *flags: str, environment: Mapping[str, str] | None = No
             stderr=subprocess.STDOUT,
         )
     try:
-        yield ServerProcess(process, port, admin, log)
+        yield ServerProcess(process, port, admin, log, grpc_port)
     finally:
         process.kill()
         process.wait(10)

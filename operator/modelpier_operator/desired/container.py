@@ -23,6 +23,7 @@ def container(
         "env": _environment(md, spec, settings, keys),
         "ports": [
             {"name": "http", "containerPort": contract.HTTP_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": contract.GRPC_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": contract.ADMIN_PORT, "protocol": "TCP"},
         ],
         "volumeMounts": mounts(spec, settings),

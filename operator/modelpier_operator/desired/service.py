@@ -8,10 +8,13 @@ from modelpier_operator import names
 from modelpier_operator.decide.address import selector, service_name
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired.metadata import metadata
+from modelpier_server import contract
 
 PORT = 80
-TARGET = "http"
-"""Name of the container's port: a pod set with another number would go on working."""
+TARGET, GRPC_TARGET = "http", "grpc"
+"""Names of the container's ports: a pod set with other numbers would go on working."""
+H2C = "kubernetes.io/h2c"
+"""Kubernetes' own name for HTTP/2 without TLS: gateways and meshes balance its calls, not its connections."""
 
 
 def service(md: Manifest, pod_set: str | None, since: str) -> dict[str, Any]:
@@ -23,6 +26,15 @@ def service(md: Manifest, pod_set: str | None, since: str) -> dict[str, Any]:
         "spec": {
             "type": "ClusterIP",
             "selector": selector(md, pod_set),
-            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": TARGET}],
+            "ports": [
+                {"name": "http", "port": PORT, "protocol": "TCP", "targetPort": TARGET},
+                {
+                    "name": "grpc",
+                    "port": contract.GRPC_PORT,
+                    "protocol": "TCP",
+                    "targetPort": GRPC_TARGET,
+                    "appProtocol": H2C,
+                },
+            ],
         },
     }

@@ -37,11 +37,18 @@ def test_options_of_a_laptop() -> None:
     assert [p.name for p in model.options.providers] == ["P"]
 
 
+def test_grpc_is_asked_for_on_a_laptop() -> None:
+    model = ["--model", "a=x"]
+    assert read(model, {}).grpc_port is None
+    assert [read([*model, "--grpc-port", port], {}).grpc_port for port in ("0", "9000")] == [0, 9000]
+
+
 def test_a_pod() -> None:
     settings = read([], POD)
     assert settings.source is not None
     assert (settings.host, settings.source.admin_port, settings.models) == ("0.0.0.0", contract.ADMIN_PORT, ())
     assert (settings.drain_accept, settings.json_logs) == (contract.DRAIN_ACCEPT_SECONDS, True)
+    assert settings.grpc_port == contract.GRPC_PORT
     assert (settings.model_dir, settings.model_storage) == (Path(contract.MODEL_DIR), 1000)
     assert settings.termination_log == Path(contract.TERMINATION_LOG)
 

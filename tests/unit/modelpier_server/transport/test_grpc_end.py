@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 from grpc import StatusCode
 
 from modelpier_server.transport.grpc import GrpcLimits, serve
 from support import onnx_models
+from support.grpc_load import Load
 from support.grpc_serving import Running, floats, refused, row, running
 from support.relay import Relay
 from support.serving import gated, servable, until
@@ -55,31 +54,13 @@ async def test_no_call_is_lost_where_clients_have_somewhere_else_to_go(tmp_path:
     old, new = (servable(onnx_models.identity(), tmp_path / name) for name in ("old", "new"))
     async with running(old, limits=limits) as going, running(new, limits=limits) as staying:
         service = Relay(going.server.port)
-        async with service.listening() as port:
-            answered, failed, end = 0, [], asyncio.Event()
-
-            async def call(channel: grpc.aio.Channel) -> None:
-                nonlocal answered
-                infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-                request = row(1, 2, 3).SerializeToString()
-                while not end.is_set():
-                    try:
-                        await infer(request)
-                        answered += 1
-                    except grpc.aio.AioRpcError as error:
-                        failed.append(error)
-
-            options = [("grpc.use_local_subchannel_pool", 1)]
-            channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(4)]
-            callers = [asyncio.ensure_future(call(channel)) for channel in channels for _ in range(4)]
-            await until(lambda: answered > 100)
+        load = Load()
+        async with service.listening() as port, load.on(port):
+            await load.more(100)
             service.target = staying.server.port
             assert await going.stop(15, patient=True)
-            before = answered
-            await until(lambda: answered > before + 100)
-            end.set()
-            await asyncio.gather(*callers, *(channel.close() for channel in channels), return_exceptions=True)
-        assert failed == []
+            await load.more(100)
+        assert load.failed == []
 
 
 async def test_a_port_that_is_taken(identity: Running) -> None:
