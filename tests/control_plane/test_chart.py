@@ -15,6 +15,7 @@ from modelpier_cluster import ClusterError, ControlPlane
 from modelpier_cluster.build import KUBE, programs
 from modelpier_cluster.progress import wait_for
 from support.helm import CHART, MISSING, REGISTRY, Helm, find_helm
+from support.pages import heredocs
 
 VALUES = Path(__file__).resolve().parents[1] / "unit" / "charts" / "values"
 SYSTEM = "modelpier-system"
@@ -96,8 +97,15 @@ def installed(helm: Helm) -> Iterator[Helm]:
 def test_notes_name_a_watched_namespace(helm: Helm) -> None:
     """Without a cluster Helm 3 does not show them."""
     tried = ("--dry-run=server", "--set", "watchNamespaces={team-a}")
-    notes = helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, *tried).partition("NOTES:")[2]
-    assert "kubectl apply -n team-a" in notes
+    told = helm("install", "modelpier", str(CHART), *REGISTRY, "-n", SYSTEM, *tried)
+    assert "kubectl apply -n team-a" in told.partition("NOTES:")[2]
+
+
+def test_the_model_of_the_notes_is_accepted(installed: Helm, control_plane: ControlPlane) -> None:
+    (model,) = heredocs(installed("get", "notes", "modelpier", "-n", SYSTEM))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.modelpier.dev")
+    answer = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=model)
+    assert answer == "modeldeployment.modelpier.dev/mnist created (server dry run)\n"
 
 
 def test_pods_are_admitted_under_restricted(installed: Helm, control_plane: ControlPlane) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from support import pages
 from support.helm import CHART, REGISTRY, TEMPLATE, Helm
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -72,6 +74,17 @@ def test_a_bad_value_is_named(assignment: str, field: str, told: str, helm: Helm
     done = helm.run(*TEMPLATE, *REGISTRY, "--set", assignment)
     assert done.returncode != 0
     assert re.search(field.replace(".", "[./]") + ".*" + told, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("block", pages.values(), ids=str)
+def test_values_of_the_documentation_are_right(block: pages.Block, helm: Helm, tmp_path: Path) -> None:
+    shown = tmp_path / "values.yaml"
+    shown.write_text(block.text)
+    helm.template("--values", str(shown))
+
+
+def test_there_are_values_in_the_documentation() -> None:
+    assert pages.values()
 
 
 def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:

@@ -1,0 +1,46 @@
+"""What the pages say of the repository is there: files, headings, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.pages import FENCE, ROOT, blocks, pages
+
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]*)(#(?P<anchor>[^)\s]+))?\)")
+PATH = re.compile(r"(?:^|[ =])((?:cluster|examples|tests|charts|crds|operator|model_server|model_converter)/[\w./-]+)")
+FOLDERS = "cluster|examples|tests|charts|crds|operator|model_server|model_converter"
+PATH = re.compile(rf"(?:^|[ =])((?:{FOLDERS})/[\w./-]+)", re.MULTILINE)
+MAKE = re.compile(r"(?:`|\$\(|^)make ([^`#&)\n]+)", re.MULTILINE)
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them from headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.finditer(FENCE.sub("", page.read_text())):
+        target = (page.parent / link["path"]).resolve() if link["path"] else page
+        assert target.exists(), link[0]
+        assert link["anchor"] is None or link["anchor"] in anchors(target), link[0]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_make_command_exists(page: Path) -> None:
+    for command in MAKE.findall(page.read_text()):
+        named = {word for word in command.split() if not word.startswith("-") and "=" not in word and word != "..."}
+        assert named <= TARGETS, command
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_commands_name_exist(page: Path) -> None:
+    """Paths of the repository in what is to be copied."""
+    for block in (b for b in blocks() if b.page == page and b.language == ""):
+        for path in PATH.findall(block.text):
+            assert (ROOT / path).exists(), f"{block}: {path}"
