@@ -184,7 +184,9 @@ def test_the_client_of_reflection(channel: grpc.Channel) -> None:
     request = GetMessageClass(method.input_type)(model_name="fp32")
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
     tensor.contents.fp32_contents.extend([1, 2])
-    answer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request.SerializeToString(), timeout=10)
+    answer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
+        request.SerializeToString(), timeout=10
+    )
     found = GetMessageClass(method.output_type).FromString(answer)
     assert list(found.outputs[0].contents.fp32_contents) == [1, 2]
 
@@ -217,7 +219,7 @@ def test_a_port_that_is_taken(tmp_path: Path, identity: Path) -> None:
 def test_health_tells_of_the_end_at_once(tmp_path: Path, identity: Path) -> None:
     with server(tmp_path / "s", "--model", f"m={identity}", "--drain-accept-seconds", "1", grpc=True) as process:
         process.wait_ready()
-        told = []
+        told: Any = []
         with grpc.insecure_channel(f"127.0.0.1:{process.grpc}") as channel:
             health = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
@@ -226,7 +228,7 @@ def test_health_tells_of_the_end_at_once(tmp_path: Path, identity: Path) -> None
                 try:
                     told.extend(answer.status for answer in watch)
                 except grpc.RpcError as error:
-                    told.append(error.code())  # type: ignore[attr-defined]
+                    told.append(error.code())
 
             listener = threading.Thread(target=listen)
             listener.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 
@@ -43,7 +44,7 @@ class Load:
                 await channel.close()
 
     async def _call(self, channel: grpc.aio.Channel) -> None:
-        infer = channel.unary_unary(f"{SERVICE}ModelInfer")
+        infer: Any = channel.unary_unary(f"{SERVICE}ModelInfer")
         request = row(1, 2, 3).SerializeToString()
         while not self._end:
             try:
