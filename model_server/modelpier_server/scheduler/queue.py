@@ -76,18 +76,17 @@ class WorkQueue:
         return sorted((group[0] for group in self._groups.values()), key=_order)
 
     def take(self, head: Work, max_rows: int) -> list[Work]:
-        """`head` and what can share its run, up to `max_rows` rows; `head` alone where nothing can."""
+        """`head` and what can share its run, up to `max_rows` rows; `head` alone where nothing can. Whoever takes them
+        adds their elements up anyhow, and takes them off `elements`.
+        """
         group = self._groups[head.key]
         works = [group.popleft()]
-        rows, elements = head.rows, head.elements
+        rows = head.rows
         if rows:
             while group and rows + group[0].rows <= max_rows:
-                work = group.popleft()
-                rows += work.rows
-                elements += work.elements
-                works.append(work)
+                rows += group[0].rows
+                works.append(group.popleft())
         self._size -= len(works)
-        self.elements -= elements
         if not group:
             del self._groups[head.key]
         return works

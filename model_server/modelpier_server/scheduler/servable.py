@@ -41,6 +41,7 @@ CLOSE_LIMIT = 10.0
 """Seconds that `close` waits for a run that does not end."""
 SWEEP_INTERVAL = 0.1
 """Seconds between looks for works whose time is over: one timer per model instead of one per request."""
+FAR_AWAY = float("inf")
 TIMES_LONGEST = 10
 """A run may take so many times the longest that was seen, when `run_timeout` does not say it."""
 HUNG_AFTER = 5.0
@@ -70,6 +71,8 @@ class Servable:
         self._only = session.inputs[0].name if len(session.inputs) == 1 else None
         self._placement = Placement()
         self._forecast = Forecast()
+        self._harmless, self._soon = -1, 0.0
+        """While no more elements wait and no request's time ends earlier, no wait is looked at: the hot path."""
         self._levels = self.limits.priority_levels
         self._delay = planned.options.batching.max_delay
         """Seconds that a request may wait for others to share its run."""
@@ -132,7 +135,7 @@ class Servable:
             self._rank(work)
         if len(self._queue) >= self.limits.max_queue:
             self._make_room(work)
-        if self._running:
+        if self._running and (self._queue.elements > self._harmless or work.deadline < self._soon or self._splits):
             self._check_wait(work)
         if work.rows > self.finding.max_rows:
             split = Split(work, self.finding.max_rows, self)
@@ -252,13 +255,11 @@ class Servable:
             return False
         share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
         on_loop = self.session.on_loop and self._placement.on_loop(head.elements * share)
-        if not self._may_start(on_loop):
+        if not (on_loop and self._credit > 0) and not self._may_start(on_loop):
             return False
         works = self._queue.take(head, max_rows)
         self._metrics.pending -= len(works)
-        for work in works:
-            work.stage = Stage.RUNNING
-        self._launch(works, [], on_loop)
+        self._queue.elements -= self._launch(works, [], on_loop)
         if head.part and isinstance(head, Piece) and (piece := head.split.next()):
             self._push(piece)
         return True
@@ -304,16 +305,29 @@ class Servable:
             self._short = True
         return self._credit > 0
 
-    def _launch(self, works: list[Work], rest: list[Work], on_loop: bool) -> None:
-        batch = self._batch(works, rest)
-        if batch is None:
-            return
+    def _launch(self, works: list[Work], rest: list[Work], on_loop: bool) -> int:
+        """Input elements of the works, of which those do not run whose time is over."""
+        now, elements, late = time.monotonic(), 0, False
+        for work in works:
+            work.stage = Stage.RUNNING
+            elements += work.elements
+            if work.deadline <= now:
+                late = True
+                self._expire(work)
+        if late:
+            works = [work for work in works if work.stage is Stage.RUNNING]
+        if not works:
+            self._suspects.failed([], rest)
+            return elements
+        outputs = works[0].outputs or self._all_outputs
+        batch = Batch(works, [work.inputs for work in works], outputs, elements, _clock(), rest)
+        self._running.add(batch)
         if on_loop:
             self._run_here(batch)
-            self._credit -= _clock() - batch.started
         else:
             batch.control = Control()
             self._idle.pop().give(batch)
+        return elements
 
     def _queue_rows(self, head: Work) -> int:
         return len(self._queue) * head.rows
@@ -338,35 +352,24 @@ class Servable:
         else:
             self._placement.ran_on_loop(batch.elements, seconds)
         self._deliver(batch, outcome)
-
-    def _batch(self, works: list[Work], rest: list[Work]) -> Batch | None:
-        """None when the time of all of them is over."""
-        now, elements, late = time.monotonic(), 0, False
-        for work in works:
-            elements += work.elements
-            if work.deadline <= now:
-                late = True
-                self._expire(work)
-        if late:
-            works = [work for work in works if work.stage is Stage.RUNNING]
-            if not works:
-                self._suspects.failed([], rest)
-                return None
-        outputs = works[0].outputs or self._all_outputs
-        batch = Batch(works, [work.inputs for work in works], outputs, elements, _clock(), rest)
-        self._running.add(batch)
-        return batch
+        self._credit -= _clock() - batch.started
 
     def _ran(self, runner: Runner, batch: Batch, outcome: Outcome, seconds: float) -> None:
         self._idle.append(runner)
         if not (batch.control and batch.control.aborted):  # how long the whole run would have taken is not known
             self._placement.ran_on_thread(batch.elements, seconds)
-            self._forecast.ran(batch.elements, (_clock() - batch.started) / 1e9)
+            self._learn(batch.elements, (_clock() - batch.started) / 1e9)
         self._credit = min(self._credit, 0)
         self._start_all()  # before the answers: the runner's core is free
         self._deliver(batch, outcome)
         if self._short or self._suspects:
             self._ask()
+
+    def _learn(self, elements: int, seconds: float) -> None:
+        self._forecast.ran(elements, seconds)
+        allowed = min(self.limits.request_timeout, self.limits.max_queue_wait or FAR_AWAY) / 2
+        self._harmless = int(elements * max(0.0, allowed - seconds) / max(seconds, 1e-9))
+        self._soon = time.monotonic() + allowed
 
     def _ask(self) -> None:
         """For a turn, once: the rest of what this iteration of the loop parses comes into the same batch."""

@@ -50,8 +50,11 @@ class Turns:
         ring, end = self._ring, 0
         while ring:
             member = ring.popleft()
-            if _turn(member):
-                ring.append(member)
+            try:
+                if member.turn(QUANTUM_NS):
+                    ring.append(member)
+            except Exception:  # an edge: one model's mistake must not end the turns of the others
+                log.exception("a model's turn failed")
             if ring:
                 now = _clock()
                 end = end or now + BUDGET_NS
@@ -59,12 +62,3 @@ class Turns:
                     loop.call_soon(self._go, loop)
                     return
         self._due = False
-
-
-def _turn(member: Member) -> bool:
-    """The edge to one model: its mistake must not end the turns of the others."""
-    try:
-        return member.turn(QUANTUM_NS)
-    except Exception:
-        log.exception("a model's turn failed")
-        return False

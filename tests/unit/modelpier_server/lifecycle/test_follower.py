@@ -162,7 +162,7 @@ async def test_a_required_failure_beside_a_served_model_is_reported(bench: Bench
 
 async def test_it_waits_for_others_before_it_gives_up(bench: Bench, world: World) -> None:
     world.faults["load", "a"], world.faults["load", "b"] = [failure()], [failure()]
-    hold = world.hold("load", "b")
+    hold = world.hold("fetch", "b")  # one model is loaded at a time: "a" must not wait for "b"
     bench.apply(model("a"), model("b", name="n"))
     await bench.reach(a=FAILED)
     assert not bench.follower.fatal.done()
