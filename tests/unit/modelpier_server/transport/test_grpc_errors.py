@@ -110,7 +110,9 @@ async def test_a_mistake_of_the_server_itself(identity: Running, monkeypatch: py
 async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path, planned(instances=1, limits=Limits(max_queue=1)))
     async with running(served) as state:
-        calls = [state.client.infer(row(i, 2, 3)) for i in range(2)]
+        calls = [state.client.infer(row(0, 2, 3))]
+        await until(lambda: session.runs)
+        calls.append(state.client.infer(row(1, 2, 3)))
         await until(lambda: served.in_flight == 2)
         error = await refused(state.client.infer(row(1, 2, 3)))
         assert error.code() is StatusCode.RESOURCE_EXHAUSTED
@@ -194,7 +196,9 @@ async def test_a_message_that_does_not_come(tmp_path: Path) -> None:
 async def test_a_client_that_gives_up_frees_its_place(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path)
     async with running(served) as state:
-        first, second = state.client.infer(row(1, 2, 3)), state.client.infer(row(4, 5, 6))
+        first = state.client.infer(row(1, 2, 3))
+        await until(lambda: session.runs)
+        second = state.client.infer(row(4, 5, 6))
         await until(lambda: served.in_flight == 2)
         second.cancel()
         await until(lambda: served.in_flight == 1)
@@ -208,7 +212,7 @@ async def test_the_clients_own_time_counts(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path)
     async with running(served) as state:
         first = state.client.infer(row(1, 2, 3))
-        await until(lambda: served.in_flight == 1)
+        await until(lambda: session.runs)
         error = await refused(state.client.infer(row(4, 5, 6), timeout=0.3))
         assert error.code() is StatusCode.DEADLINE_EXCEEDED
         await until(lambda: served.in_flight == 1)
