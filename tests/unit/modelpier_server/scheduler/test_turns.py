@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modelpier_server.contract import Batching, Limits
-from modelpier_server.scheduler import Servable, Turns
+from modelpier_server.scheduler import Servable, Turns, placement
 from modelpier_server.scheduler import turns as module
 from modelpier_server.telemetry import Metrics
 from support import onnx_models
@@ -20,6 +20,12 @@ X = {"x": np.ones((1, 3), np.float32)}
 ONE_BY_ONE = {"batching": Batching(enabled=False), "limits": Limits(max_queue=100_000)}
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is today: the short models' runs are taken for short."""
+    monkeypatch.setattr(placement, "LOOP_LIMIT", float("inf"))
+
+
 def pair(folder: Path) -> tuple[Servable, Servable]:
     """Two short models without batches: as many runs as requests, all on the loop."""
     turns = Turns()
@@ -27,6 +33,7 @@ def pair(folder: Path) -> tuple[Servable, Servable]:
     return made[0], made[1]
 
 
+@pytest.mark.usefixtures("short")
 async def test_a_flood_does_not_keep_another_model_waiting(tmp_path: Path) -> None:
     flooded, other = pair(tmp_path)
     flood = [flooded.submit(X, None, FAR) for _ in range(20_000)]
@@ -38,6 +45,7 @@ async def test_a_flood_does_not_keep_another_model_waiting(tmp_path: Path) -> No
         served.close()
 
 
+@pytest.mark.usefixtures("short")
 async def test_a_flood_does_not_keep_the_loop_from_its_sockets(tmp_path: Path) -> None:
     flooded, other = pair(tmp_path)
     flood = [flooded.submit(X, None, FAR) for _ in range(20_000)]
