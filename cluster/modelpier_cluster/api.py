@@ -10,6 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from modelpier_cluster.errors import ClusterError
+
+STRANGERS = (7, 18, 19, 20, 21)
+"""OpenSSL's numbers for a certificate of another authority: while ports are taken and given up, another cluster's API
+server may be the one that answers."""
+
 
 @dataclass(frozen=True)
 class ApiClient:
@@ -27,7 +33,10 @@ class ApiClient:
         return cls(cluster["server"], data["users"][0]["user"]["token"], authority)
 
     def get(self, path: str, timeout: float = 10.0) -> str | None:
-        """The body of the answer; None when the server cannot be reached or does not answer 200 within `timeout` s."""
+        """The body of the answer; None when the server cannot be reached or does not answer 200 within `timeout` s.
+
+        Raises ClusterError when its certificate will never do: waiting would end with a message that misleads.
+        """
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310
         context = ssl.create_default_context(cadata=self.authority)
         # A proxy named in the environment is meant for the outside world, never for this machine's own cluster.
@@ -38,8 +47,16 @@ class ApiClient:
             with opener.open(request, timeout=timeout) as answer:
                 body: bytes = answer.read()
                 return body.decode()
-        except OSError:  # urllib's and ssl's errors are OSErrors
+        except OSError as error:  # urllib's and ssl's errors are OSErrors
+            self._refuse_certificate(getattr(error, "reason", None))
             return None
+
+    def _refuse_certificate(self, reason: object) -> None:
+        if isinstance(reason, ssl.SSLCertVerificationError) and reason.verify_code not in STRANGERS:
+            raise ClusterError(
+                f"the certificate of {self.url} is refused: {reason.verify_message}. Right the clock if it is wrong; a "
+                "cluster that an older version of this program started needs `down` and `up` once"
+            ) from reason
 
     def object(self, path: str) -> dict[str, Any] | None:
         text = self.get(path)

@@ -1,7 +1,8 @@
 """Certificates, tokens and kubeconfigs of one cluster, made by openssl. Used once, when a control plane starts.
 
 One authority signs the API server's certificate and the client certificate with which the API server speaks to
-kubelets and aggregated APIs. People and nodes identify themselves by tokens.
+kubelets and aggregated APIs. People and nodes identify themselves by tokens. Every certificate has the extensions that
+RFC 5280 asks for (4.2.1.1 to 4.2.1.3, 4.2.1.9): Python from 3.13 on refuses others (VERIFY_X509_STRICT).
 """
 
 import base64
@@ -18,6 +19,24 @@ from modelpier_cluster.paths import write_text
 from modelpier_cluster.spec import Folder
 
 DAYS = "3650"
+AUTHORITY = """[req]
+distinguished_name = subject
+x509_extensions = extensions
+prompt = no
+[subject]
+CN = modelpier-cluster-ca
+[extensions]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
+"""A configuration of our own, because the system's adds extensions that differ from machine to machine."""
+LEAF = """basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
 API_SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
@@ -27,20 +46,7 @@ def create_pki(folder: Path, addresses: Iterable[str]) -> None:
     _key(folder, "sa")
     _openssl(folder, "pkey", "-in", "sa.key", "-pubout", "-out", "sa.pub")
     _key(folder, "ca")
-    _openssl(
-        folder,
-        "req",
-        "-x509",
-        "-new",
-        "-key",
-        "ca.key",
-        "-out",
-        "ca.crt",
-        "-days",
-        DAYS,
-        "-subj",
-        "/CN=modelpier-cluster-ca",
-    )
+    _authority(folder)
     _certificate(
         folder,
         "apiserver",
@@ -86,9 +92,15 @@ def _key(folder: Path, name: str) -> None:
     (folder / f"{name}.key").chmod(0o600)
 
 
+def _authority(folder: Path) -> None:
+    _key(folder, "ca")
+    write_text(folder / "ca.cnf", AUTHORITY)
+    _openssl(folder, "req", "-x509", "-new", "-config", "ca.cnf", "-key", "ca.key", "-out", "ca.crt", "-days", DAYS)
+
+
 def _certificate(folder: Path, name: str, subject: str, extensions: str) -> None:
     _key(folder, name)
-    write_text(folder / f"{name}.ext", extensions)
+    write_text(folder / f"{name}.ext", LEAF + extensions)
     _openssl(folder, "req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
     signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", DAYS)
     _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signer, "-extfile", f"{name}.ext", "-out", f"{name}.crt")

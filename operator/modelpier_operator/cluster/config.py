@@ -39,6 +39,9 @@ class Access:
 
     def tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.ca.decode() if self.ca else None)
+        # Set by Python from 3.13 on, it refuses authorities without a keyUsage, as many clusters have them. client-go
+        # does not ask for it, so that such a cluster works with every other client.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -86,6 +89,12 @@ def from_kubeconfig(path: Path) -> Access:
             raise AccessError(
                 f"KUBECONFIG {path}: users[{context['user']}].user.{unsupported} is not supported by the operator; "
                 "use a token or a client certificate"
+            )
+    for unsupported in ("tls-server-name", "proxy-url"):
+        if cluster.get(unsupported):
+            raise AccessError(
+                f"KUBECONFIG {path}: clusters[{context['cluster']}].cluster.{unsupported} is not supported by the "
+                "operator; use an address that is reached directly and that the server's certificate names"
             )
     if not cluster.get("server"):
         raise AccessError(f"KUBECONFIG {path}: clusters[{context['cluster']}].cluster.server is missing")

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelpier_operator.cluster.config import AccessError, find, in_cluster
+from modelpier_operator.cluster.config import Access, AccessError, find, in_cluster
 
 
 def kubeconfig(folder: Path, user: dict[str, Any], cluster: dict[str, Any] | None = None) -> dict[str, str]:
@@ -44,6 +45,22 @@ def test_files_are_relative_to_the_kubeconfig_and_a_token_file_is_read_each_time
 def test_other_ways_are_refused_by_name(tmp_path: Path, unsupported: str) -> None:
     with pytest.raises(AccessError, match=rf"users\[u\].user.{unsupported} is not supported"):
         find(kubeconfig(tmp_path, {unsupported: {}}))
+
+
+@pytest.mark.parametrize("unsupported", ["tls-server-name", "proxy-url"])
+def test_other_ways_to_the_server_are_refused_by_name(tmp_path: Path, unsupported: str) -> None:
+    cluster = {"server": "https://198.51.100.1:6443", unsupported: "x"}
+    with pytest.raises(AccessError, match=rf"clusters\[k\].cluster.{unsupported} is not supported"):
+        find(kubeconfig(tmp_path, {"token": "t"}, cluster))
+
+
+def test_authorities_without_a_key_usage_are_trusted_as_client_go_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = ssl.create_default_context()
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python makes it from 3.13 on
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: strict)
+    context = Access("https://198.51.100.1:6443").tls()
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
