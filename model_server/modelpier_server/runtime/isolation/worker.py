@@ -6,6 +6,7 @@ once when the server closes the control socket or is gone, whatever its threads 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -15,11 +16,16 @@ from pathlib import Path
 
 import msgspec
 
-from modelpier_server.errors import ModelError, OutOfMemory, ServerError
+from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory, ServerError
 from modelpier_server.runtime.isolation.arena import Arena, end_of
 from modelpier_server.runtime.isolation.messages import Failed, Load, Loaded, Ran, Refused, Run, encode, receive
 from modelpier_server.runtime.onnx import load
 from modelpier_server.runtime.session import Session
+
+log = logging.getLogger(__name__)
+"""Goes to the standard error, which is the server's, too."""
+LONGEST_TEXT = 1000
+_decode = msgspec.msgpack.Decoder(Run).decode
 
 
 def main() -> None:
@@ -27,15 +33,8 @@ def main() -> None:
     # The terminal's interrupt is for the server, which tells us when it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = _load(control)
-    while session is not None:
-        try:
-            message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
-        except OSError:
-            break
-        if not message:
-            break
-        channel, arena = socket.socket(fileno=descriptors[0]), Arena(descriptors[1])
-        threading.Thread(target=_serve, args=(session, channel, arena), daemon=True).start()
+    while session is not None and _open_channel(control, session):
+        pass
     # Threads may be within the model's code, and a graceful end of the interpreter would wait for them.
     os._exit(0)
 
@@ -52,27 +51,57 @@ def _load(control: socket.socket) -> Session | None:
     return session
 
 
+def _open_channel(control: socket.socket, session: Session) -> bool:
+    """Serves the next channel in a thread, which alone keeps it: its end must be the end of the channel. False when the
+    server wants no more.
+    """
+    try:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+    except OSError:
+        return False
+    if not message:
+        return False
+    try:
+        channel, arena = socket.socket(fileno=descriptors[0]), Arena(descriptors[1])
+        threading.Thread(target=_serve, args=(session, channel, arena), daemon=True).start()
+    except Exception:
+        log.exception("the process of a model ends: a channel cannot be served")
+        os._exit(1)
+    return True
+
+
 def _serve(session: Session, channel: socket.socket, arena: Arena) -> None:
-    decode = msgspec.msgpack.Decoder(Run).decode
-    while True:
-        try:
-            asked = decode(receive(channel))
-            answer = encode(_run(session, asked, arena))
-            channel.send(answer)
-        except (EOFError, OSError):
-            return
+    """Until the server closes the channel."""
+    try:
+        with channel:
+            while True:
+                channel.send(_answer(session, receive(channel), arena))
+    except (EOFError, ConnectionError):
+        return
+    except Exception:
+        # An edge: whoever waits for an answer on this channel gets one by the end of the process.
+        log.exception("the process of a model ends: a channel cannot be served")
+        os._exit(1)
 
 
-def _run(session: Session, asked: Run, arena: Arena) -> Ran | Failed:
+def _answer(session: Session, raw: bytes, arena: Arena) -> bytes:
+    """An edge: whatever goes wrong with a run is its answer."""
+    try:
+        return encode(_run(session, _decode(raw), arena))
+    except ServerError as error:
+        return encode(Failed(type(error).__name__, str(error)))
+    except (MemoryError, OSError) as error:
+        return encode(Failed(OutOfMemory.__name__, f"no memory for the tensors: {error}"))
+    except Exception as error:
+        log.exception("a run failed unexpectedly")
+        return encode(Failed(InferenceFailed.__name__, f"unexpected {type(error).__name__}: {error}"[:LONGEST_TEXT]))
+
+
+def _run(session: Session, asked: Run, arena: Arena) -> Ran:
     arena.see(asked.capacity)
     feeds = {place.name: arena.take(place) for place in asked.inputs}
-    try:
-        arrays = session.run(feeds, asked.outputs)
-        places = arena.put(list(zip(asked.outputs, arrays, strict=True)), end_of(asked.inputs))
-    except ServerError as error:
-        return Failed(type(error).__name__, str(error))
-    except (MemoryError, OSError) as error:
-        return Failed(OutOfMemory.__name__, f"no memory for the outputs: {error}")
+    arrays = session.run(feeds, asked.outputs)
+    places = arena.put(list(zip(asked.outputs, arrays, strict=True)), end_of(asked.inputs))
     return Ran(places, arena.capacity)
 
 

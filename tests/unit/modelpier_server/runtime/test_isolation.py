@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from modelpier_server.contract import FailureReason, Options, Provider
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.runtime import load
 from modelpier_server.runtime.isolation import IsolatedSession, load_isolated
@@ -94,6 +95,29 @@ def test_errors_of_a_run_are_those_of_this_process(tmp_path: Path) -> None:
         with pytest.raises((InferenceFailed, InvalidRequest), match="model"):
             session.run(out_of_bounds, [session.outputs[0].name])
         assert session.run({name: np.zeros_like(out_of_bounds[name])}, [session.outputs[0].name])
+
+
+def test_a_run_that_cannot_be_read_is_answered_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = np.ones((1, 3), np.float32)
+    with isolated(onnx_models.identity(), tmp_path, instances=1) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr("modelpier_server.runtime.isolation.session.encode", lambda _message: b"\xc1")
+            with pytest.raises(InferenceFailed, match="unexpected DecodeError"):
+                session.run({"x": given}, ["y"])
+        assert np.array_equal(session.run({"x": given}, ["y"])[0], given)
+
+
+def test_tensors_that_the_process_has_no_room_for_are_its_answer(tmp_path: Path) -> None:
+    with isolated(onnx_models.identity(), tmp_path, instances=1) as session:
+        session.run({"x": np.ones((1, 3), np.float32)}, ["y"])  # its channel is open now
+        _, most = resource.prlimit(session.pid, resource.RLIMIT_AS)
+        resource.prlimit(session.pid, resource.RLIMIT_AS, (1 << 20, most))
+        with pytest.raises(OutOfMemory, match="no memory for the tensors"):
+            session.run({"x": np.zeros((10_000_000, 3), np.float32)}, ["y"])
+        resource.prlimit(session.pid, resource.RLIMIT_AS, (most, most))
+        assert session.run({"x": np.ones((1, 3), np.float32)}, ["y"])[0].tolist() == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize(
