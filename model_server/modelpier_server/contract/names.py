@@ -62,6 +62,9 @@ else; its termination message is a `Failure`."""
 
 DRAIN_ACCEPT_SECONDS = 5.0
 """After SIGTERM a server goes on accepting for so long: endpoints take time to propagate."""
+GRPC_SETTLE_SECONDS = 22.5
+"""Within that time every connection to the gRPC port is asked to go, by its age alone: a server that ends waits for so
+long for clients that call all the time."""
 DRAIN_LIMIT_SECONDS = 30.0
 """Requests in flight get at least so much time after that; more where ENV_DRAIN_LIMIT says so."""
 

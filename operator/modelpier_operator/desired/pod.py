@@ -7,6 +7,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from modelpier_operator import names
@@ -39,6 +40,12 @@ def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: 
     return merge.canonical(rendered)
 
 
+def _longest_end(spec: ModelDeploymentSpec) -> int:
+    """Most pods take the first of these times and no more."""
+    accepting = contract.DRAIN_ACCEPT_SECONDS + contract.GRPC_SETTLE_SECONDS
+    return math.ceil(accepting) + drain_limit(spec) + _EXIT_SECONDS
+
+
 def _spec(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> dict[str, Any]:
     resources, server = spec.resources, spec.server
     secrets = dict.fromkeys((*settings.image_pull_secrets, *server.image_pull_secrets))
@@ -50,7 +57,7 @@ def _spec(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: Pla
         # An account of the user's own is there for workload identity, which is a matter of its token.
         "automountServiceAccountToken": None if server.service_account_name else False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(contract.DRAIN_ACCEPT_SECONDS) + drain_limit(spec) + _EXIT_SECONDS,
+        "terminationGracePeriodSeconds": _longest_end(spec),
         "imagePullSecrets": [{"name": name} for name in secrets],
         "securityContext": {
             "runAsNonRoot": True,

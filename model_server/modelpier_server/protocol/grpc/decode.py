@@ -47,15 +47,13 @@ def decode(message: ModelInferRequest, signature: Signature) -> InferRequest:
 
     Raises InvalidRequest naming the field and the remedy. The arrays may be read-only views of `message`'s bytes.
     """
-    raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidRequest(
-            f"raw_input_contents: {len(raw)} for {len(message.inputs)} inputs; give one per input, or none"
-        )
+    tensors, raw = message.inputs[:], message.raw_input_contents[:]  # lists: protobuf's own containers are slow
+    if raw and len(raw) != len(tensors):
+        raise InvalidRequest(f"raw_input_contents: {len(raw)} for {len(tensors)} inputs; give one per input, or none")
     inputs: dict[str, npt.NDArray[Any]] = {}
-    for index, tensor in enumerate(message.inputs):
+    for index, tensor in enumerate(tensors):
         slot = input_slot(tensor, index, inputs, signature)
-        shape = tuple(tensor.shape)
+        shape = tensor.shape[:]
         count = check_shape(shape, slot, signature, f"inputs[{index}].shape")
         _refuse_shared_memory(tensor.parameters, f"inputs[{index}]")
         if raw:
@@ -110,7 +108,7 @@ def _strings(values: Any, where: str) -> npt.NDArray[np.object_]:
 
 def _choice(message: ModelInferRequest, signature: Signature) -> tuple[str, ...] | None:
     """Names of the outputs that are asked for; None: all."""
-    if not message.outputs:
+    if not len(message.outputs):  # much faster than its truth, as for all of protobuf's containers
         return None
     names: list[str] = []
     for index, output in enumerate(message.outputs):
@@ -126,11 +124,11 @@ def _choice(message: ModelInferRequest, signature: Signature) -> tuple[str, ...]
 
 def _wants_raw(message: ModelInferRequest) -> bool:
     """As the request came, unless it says otherwise."""
-    if message.parameters and "binary_data_output" in message.parameters:
+    if len(message.parameters) and "binary_data_output" in message.parameters:
         return bool(message.parameters["binary_data_output"].bool_param)
-    return bool(message.raw_input_contents)
+    return len(message.raw_input_contents) > 0
 
 
 def _refuse_shared_memory(parameters: Mapping[str, InferParameter], where: str) -> None:
-    if parameters and _SHARED_MEMORY in parameters:
+    if len(parameters) and _SHARED_MEMORY in parameters:
         raise InvalidRequest(f"{where}.parameters.{_SHARED_MEMORY}: not supported here; send the tensor itself")

@@ -30,7 +30,9 @@ def encode(
         output = answer.outputs.add(name=slot.spec.name, datatype=slot.datatype.name)
         output.shape.extend(array.shape)
         if raw:
-            answer.raw_output_contents.append(bytes(binary.bytes_of(array)))
+            answer.raw_output_contents.append(
+                bytes(binary.bytes_of(array)) if array.dtype.hasobject else array.tobytes()
+            )
         else:
             values = array.ravel().tolist()
             if array.dtype.hasobject:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelpier_server.contract import GRPC_SETTLE_SECONDS
+
 INT32_MAX = 2**31 - 1
 """No gRPC message is longer."""
 
@@ -27,10 +29,10 @@ class GrpcLimits:
     write_timeout: float = 30.0
     """A stream whose client does not read its answers is ended."""
     handshake_timeout: float = 15.0
-    connection_age: float = 20.0
-    """A connection is asked to go (GOAWAY) after that time, give or take a tenth, and loses no call by it. Kubernetes
-    balances connections, not calls: pods that came later would get nothing of the clients that came before. And no
-    connection is older when a server goes down, which is the only way to be left by clients without losing calls.
+    settling: float = GRPC_SETTLE_SECONDS
+    """Within that time every connection is asked to go (GOAWAY) and loses no call by it. Kubernetes balances connections,
+    not calls: pods that came later would get nothing of the clients that came before. And no connection is older when
+    a server goes down, which is the only way to be left by clients without losing calls.
     """
     keepalive: float = 60.0
     """Between pings that find out whether a silent peer is still there."""
@@ -38,9 +40,9 @@ class GrpcLimits:
     """Clients that ping more often are sent away."""
 
     @property
-    def settling(self) -> float:
-        """After so many seconds every client has been asked to go."""
-        return 1.1 * self.connection_age + 0.5
+    def connection_age(self) -> float:
+        """Up to a tenth is added or taken away by gRPC."""
+        return (self.settling - 0.5) / 1.1
 
     @property
     def max_message_bytes(self) -> int:

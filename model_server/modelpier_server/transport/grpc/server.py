@@ -47,19 +47,18 @@ class GrpcServer:
         gRPC gives up calls that it has read and not yet handed on when it is told to stop. So clients are waited for
         that use the port all the time and have somewhere else to go (`patient`): their connections come of age.
         """
-        end = self._loop.time() + timeout
         self._edge.closing.set_result(None)
         if patient:
-            await self._settle(min(end, self._loop.time() + self._edge.limits.settling))
-        left = max(0.0, end - self._loop.time())
-        stopping = asyncio.ensure_future(self._server.stop(left))
-        await asyncio.wait({stopping}, timeout=max(0.0, left - LAST))
+            await self._settle()
+        stopping = asyncio.ensure_future(self._server.stop(timeout))
+        await asyncio.wait({stopping}, timeout=max(0.0, timeout - LAST))
         lost = self._edge.calls
         await stopping
         return not lost
 
-    async def _settle(self, end: float) -> None:
+    async def _settle(self) -> None:
         """Until nobody has called for QUIET seconds."""
+        end = self._loop.time() + self._edge.limits.settling
         while not self._quiet() and self._loop.time() < end:  # noqa: ASYNC110 - calls come and go all the time
             await asyncio.sleep(0.05)
 

@@ -54,7 +54,8 @@ def test_a_pod_outlives_its_drain_and_the_drain_the_longest_request(timeout: int
     rendered = template(server={"limits": {"requestTimeoutSeconds": timeout}})
     told = {e["name"]: e.get("value") for e in server(rendered)["env"]}
     assert told[contract.ENV_DRAIN_LIMIT] == str(limit)
-    assert rendered["spec"]["terminationGracePeriodSeconds"] == contract.DRAIN_ACCEPT_SECONDS + limit + 5
+    accepting = contract.DRAIN_ACCEPT_SECONDS + contract.GRPC_SETTLE_SECONDS
+    assert 5 <= rendered["spec"]["terminationGracePeriodSeconds"] - accepting - limit <= 6
 
 
 def test_a_slow_start_has_its_own_time() -> None:

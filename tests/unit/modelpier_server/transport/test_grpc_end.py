@@ -50,7 +50,7 @@ async def test_streams_that_are_not_used_end(identity: Running) -> None:
 
 async def test_no_call_is_lost_where_clients_have_somewhere_else_to_go(tmp_path: Path) -> None:
     """As in Kubernetes: connections come through a Service, which leads new ones elsewhere."""
-    limits = GrpcLimits(connection_age=1.0)
+    limits = GrpcLimits(settling=1.6)
     old, new = (servable(onnx_models.identity(), tmp_path / name) for name in ("old", "new"))
     async with running(old, limits=limits) as going, running(new, limits=limits) as staying:
         service = Relay(going.server.port)
