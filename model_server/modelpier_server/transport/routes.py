@@ -77,6 +77,7 @@ class Routes:
             "platform": PLATFORM,
             "inputs": report.inputs,
             "outputs": report.outputs,
+            "parameters": {"batching": report.batching},
         })  # fmt: skip
 
     async def model_ready(self, request: Request) -> Response:
