@@ -41,7 +41,9 @@ options = st.builds(
     ),
     instances=whole,
     threads=whole,
-    batching=st.builds(Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3)),
+    batching=st.builds(
+        Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3), st.dictionaries(text, st.floats(-9, 9)), text
+    ),
     limits=st.builds(
         Limits,
         st.integers(1, 10**6),
@@ -223,6 +225,8 @@ def test_hostile_bytes(kind: Any, raw: bytes) -> None:
         (("models", 0, "options", "limits", "run_timeout"), -1, "run_timeout"),
         (("models", 0, "options", "limits", "max_queue_wait"), "1", "max_queue_wait"),
         (("models", 0, "options", "batching", "max_delay"), -0.1, "max_delay"),
+        (("models", 0, "options", "batching", "padding"), {"ids": "0"}, "padding.ids"),
+        (("models", 0, "options", "batching", "padding"), ["ids"], "padding"),
         (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
         (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),
         (("models", 0, "options", "limits", "max_queue"), 0, "max_queue"),

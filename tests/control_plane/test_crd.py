@@ -115,8 +115,15 @@ def test_defaults_stand_in_the_object(api: ApiServer) -> None:
         "server": {
             "instances": 0,
             "threads": 0,
-            "batching": {"enabled": True, "maxRows": 64},
-            "limits": {"maxQueue": 1024, "requestTimeoutSeconds": 60, "maxBodyBytes": 67108864},
+            "batching": {"enabled": True, "maxRows": 64, "maxDelayMicroseconds": 0, "mask": ""},
+            "limits": {
+                "maxQueue": 1024,
+                "requestTimeoutSeconds": 60,
+                "maxBodyBytes": 67108864,
+                "maxQueueWaitMilliseconds": 0,
+                "priorityLevels": 1,
+                "runTimeoutSeconds": 0,
+            },
             "startupTimeoutSeconds": 600,
             "runtimeUpgrade": "Manual",
         },
@@ -135,6 +142,7 @@ BROKEN_RULES = [
     (rules.MODEL, 6, "spec.model.uri", {"model": {"uri": "file://models/model.onnx"}}),
     (rules.MODEL, 7, "spec.model.uri", {"model": {"uri": "s3://models/../model.onnx"}}),
     (rules.MODEL, 8, "spec.model.credentialsSecret", {"model": {"uri": "pvc://a/b", "credentialsSecret": "s3"}}),
+    (rules.BATCHING, 0, "spec.server.batching.mask", {"server": {"batching": {"padding": {"ids": 0}}}}),
     (rules.SERVER, 0, "spec.server.executionProviders", {"server": {"executionProviders": [CPU, CPU]}}),
     (rules.SERVER, 1, "spec.server.imagePullSecrets", {"server": {"imagePullSecrets": ["a", "b", "a"]}}),
     (
@@ -173,7 +181,7 @@ def test_a_rule_that_is_broken_says_where_and_what_to_write(
 
 
 def test_every_rule_is_broken_above() -> None:
-    sections = (rules.MODEL, rules.SERVER, rules.TOLERATION, rules.RESOURCES, rules.ROLLOUT, rules.SPEC)
+    sections = (rules.MODEL, rules.BATCHING, rules.SERVER, rules.TOLERATION, rules.RESOURCES, rules.ROLLOUT, rules.SPEC)
     broken = {(section, index) for section, index, _, _ in BROKEN_RULES}
     assert broken == {(section, index) for section in sections for index in range(len(section))}
 

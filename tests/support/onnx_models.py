@@ -156,6 +156,39 @@ def slow(size: int = 512, layers: int = 12) -> bytes:
     return build(nodes, [("x", "FP32", ("n", size))], [("y", "FP32", ("n", size))], [weight])
 
 
+def encoder(*, honours_mask: bool = True, pooled: bool = True, square: bool = False) -> bytes:
+    """ids, mask [n, length] -> tokens [n, length, 2], and, if `pooled`, their mean over what the mask counts (over all
+    without `honours_mask`); if `square`, also pairs [n, length, length].
+    """
+    table = numpy_helper.from_array(np.arange(20, dtype=np.float32).reshape(10, 2), "table")
+    axes = [numpy_helper.from_array(np.array([axis], np.int64), f"axis{axis}") for axis in (1, 2)]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["tokens"]),
+        helper.make_node("Cast", ["mask"], ["weights"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["weights", "axis2"], ["column"]),
+    ]
+    outputs: list[Tensor] = [("tokens", "FP32", ("n", "length", 2))]
+    if pooled:
+        outputs.append(("pooled", "FP32", ("n", 2)))
+        counted = "mask" if honours_mask else "ones"
+        nodes += [
+            helper.make_node("Mul", ["tokens", "column"], ["masked"]),
+            helper.make_node("ReduceSum", ["masked", "axis1"], ["sum"], keepdims=0),
+            helper.make_node("ReduceSum", ["weights", "axis1"], ["of_mask"], keepdims=1),
+            helper.make_node("Shape", ["ids"], ["shape"], start=1),
+            helper.make_node("Cast", ["shape"], ["of_ones"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["sum", f"of_{counted}"], ["pooled"]),
+        ]
+    if square:
+        outputs.append(("pairs", "FP32", ("n", "length", "length")))
+        nodes += [
+            helper.make_node("Unsqueeze", ["weights", "axis1"], ["row"]),
+            helper.make_node("MatMul", ["column", "row"], ["pairs"]),
+        ]
+    inputs: list[Tensor] = [("ids", "INT64", ("n", "length")), ("mask", "INT64", ("n", "length"))]
+    return build(nodes, inputs, outputs, [table, *axes])
+
+
 def ranges() -> bytes:
     """k [n, 1] -> y [n, max of k]: an output whose size follows from the values."""
     zero, one = (numpy_helper.from_array(np.array(v, np.int64), f"c{v}") for v in (0, 1))
@@ -210,3 +243,9 @@ def external(path: Path, location: str, data: bytes) -> Path:
     weight.external_data.add(key="length", value=str(len(data)))
     nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
     return write(build(nodes, [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))], [weight]), path)
+
+
+def doubled_length() -> bytes:
+    """ids [n, length] -> y [n, 2 length]."""
+    node = helper.make_node("Concat", ["ids", "ids"], ["y"], axis=1)
+    return build([node], [("ids", "INT64", ("n", "length"))], [("y", "INT64", ("n", "twice"))])

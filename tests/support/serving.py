@@ -123,7 +123,13 @@ class Shelf:
     def describe(self) -> list[ModelReport]:
         return [
             ModelReport(
-                s.name, s.revision, s.version, ModelState.READY, inputs=s.session.inputs, outputs=s.session.outputs
+                s.name,
+                s.revision,
+                s.version,
+                ModelState.READY,
+                inputs=s.session.inputs,
+                outputs=s.session.outputs,
+                batching=s.batching,
             )
             for s in self.servables.values()
         ]

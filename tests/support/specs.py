@@ -147,6 +147,8 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("model.name", st.just("x")),
     ("server.instances", st.sampled_from([-1, 257, "1", 1.5])),
     ("server.batching.maxRows", st.sampled_from([0, 65537])),
+    ("server.batching.mask", st.just("attention_mask")),
+    ("server.batching.padding", st.just({"input_ids": 0})),
     ("server.batching.maxDelayMicroseconds", st.sampled_from([-1, 1_000_001])),
     ("server.limits.maxQueueWaitMilliseconds", st.sampled_from([-1, 86_400_001])),
     ("server.limits.priorityLevels", st.sampled_from([0, 17])),

@@ -18,6 +18,11 @@ class Batching:
     """Rows of the first axis that one run may hold."""
     max_delay: float = 0.0
     """Seconds that a request may wait for others to share its run; 0: never."""
+    padding: Mapping[str, float] = field(default_factory=dict)
+    """Inputs whose second axis is the length of a sequence, and what shorter ones are padded with to share a run with
+    longer ones."""
+    mask: str = ""
+    """The one of them that says which elements count."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def read_options(value: Any, where: str) -> Options:
                 batching, "max_rows", f"{where}.batching", low=1, default=default.batching.max_rows
             ),
             max_delay=_seconds(batching, "max_delay", f"{where}.batching"),
+            padding=_padding(batching, f"{where}.batching.padding"),
+            mask=str(batching.get("mask") or ""),
         ),
         limits=Limits(
             max_queue=decoding.whole(limits, "max_queue", f"{where}.limits", low=1, default=default.limits.max_queue),
@@ -96,6 +103,11 @@ def read_options(value: Any, where: str) -> Options:
             ),
         ),
     )
+
+
+def _padding(batching: Mapping[str, Any], where: str) -> Mapping[str, float]:
+    values = decoding.mapping(batching.get("padding") or {}, where)
+    return {str(name): decoding.number(value, f"{where}.{name}") for name, value in values.items()}
 
 
 def _seconds(data: Mapping[str, Any], key: str, where: str) -> float:

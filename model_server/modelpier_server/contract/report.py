@@ -35,6 +35,8 @@ class ModelReport:
     size_bytes: int = 0
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    batching: str = ""
+    """What warm-up has found out about requests that share a run."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def _report(value: Any, where: str) -> ModelReport:
         size_bytes=decoding.whole(data, "size_bytes", where, default=0),
         inputs=_tensors(data, "inputs", where),
         outputs=_tensors(data, "outputs", where),
+        batching=str(data.get("batching", "")),
     )
 
 

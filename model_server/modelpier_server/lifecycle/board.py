@@ -66,6 +66,7 @@ class Record(Generic[S]):
             size_bytes=self.size_bytes,
             inputs=self.session.inputs if self.session else (),
             outputs=self.session.outputs if self.session else (),
+            batching=self.servable.batching if self.servable else "",
         )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ServerError
 from modelpier_server.runtime.session import Control, Session
+from modelpier_server.scheduler.padding import Padding
 from modelpier_server.scheduler.work import Arrays, Stage, Work
 
 _clock = time.perf_counter_ns
@@ -31,6 +32,8 @@ class Batch:
     started: int
     rest: list[Work] = field(default_factory=list)
     """Works whose run together with these has failed (`Suspects`)."""
+    padding: Padding | None = None
+    """Set where the works may differ in length."""
     control: Control | None = None
     """Ends the run."""
 
@@ -55,8 +58,10 @@ def execute(session: Session, batch: Batch) -> Outcome:
     if len(batch.works) == 1:
         return _alone(session, batch)
     start = _clock()
-    first = batch.inputs[0]
-    feeds = {name: np.concatenate([inputs[name] for inputs in batch.inputs]) for name in first}
+    if batch.padding is not None:
+        feeds = batch.padding.join(batch.inputs)
+    else:
+        feeds = {name: np.concatenate([inputs[name] for inputs in batch.inputs]) for name in batch.inputs[0]}
     ready = _clock()
     try:
         arrays = session.run(feeds, batch.outputs, batch.control)
@@ -91,9 +96,10 @@ def _split(arrays: Arrays, batch: Batch) -> list[Arrays]:
         if not array.ndim or array.shape[0] != total:
             raise InferenceFailed(f"output '{name}' has the shape {list(array.shape)} for {total} rows")
     results, start = [], 0
-    for work in batch.works:
+    for work, inputs in zip(batch.works, batch.inputs, strict=True):
         end = start + work.rows
-        results.append([array[start:end] for array in arrays])
+        rows = [array[start:end] for array in arrays]
+        results.append(batch.padding.cut(batch.outputs, rows, inputs) if batch.padding is not None else rows)
         start = end
     return results
 

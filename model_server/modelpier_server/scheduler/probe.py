@@ -19,6 +19,7 @@ from modelpier_server.contract import Batching, FailureReason, TensorSpec
 from modelpier_server.errors import ModelError, OutOfMemory, ServerError
 from modelpier_server.protocol.datatypes import DATATYPES, FLOATS
 from modelpier_server.runtime.session import Session
+from modelpier_server.scheduler.padding import Padding
 
 SIZES = (8, 1, 16, 64, 224)
 """Tried for variable sizes other than the rows, until a run succeeds."""
@@ -42,10 +43,12 @@ class Finding:
     max_rows: int
     """Rows that one run may hold; 0: requests never share a run."""
     why: str
+    size: int = SIZES[0]
+    """What variable sizes other than the rows may be."""
+    padding: Padding | None = None
+    """How requests of different lengths share a run; None: they do not."""
     costs: list[tuple[int, float]] = field(default_factory=list)
     """(input elements, seconds) of the runs."""
-    size: int = 1
-    """A size that the model takes for what is variable and not the rows."""
 
 
 def probe(session: Session, wanted: Batching) -> Finding:
@@ -118,12 +121,13 @@ def _disagreement(session: Session, size: int, random: np.random.Generator) -> s
         for spec, together, alone in zip(session.outputs, batched, single, strict=True):
             if together.shape[:1] != (ROWS_COMPARED,) or alone.shape[:1] != (1,):
                 return f"off: output '{spec.name}' has not one row per row of input"
-            if not _same(spec, together[row : row + 1], alone):
+            if not same(spec, together[row : row + 1], alone):
                 return f"off: output '{spec.name}' of a row depends on the other rows"
     return ""
 
 
-def _same(spec: TensorSpec, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+def same(spec: TensorSpec, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+    """As far as another order of additions allows."""
     if left.shape != right.shape:
         return False
     if spec.datatype not in FLOATS:
@@ -179,7 +183,7 @@ def make_feeds(session: Session, rows: int, size: int, random: np.random.Generat
     """Synthetic inputs: `rows` for variable first axes, `size` for all other variable ones; 0 and 1 for whole numbers,
     which are indices more often than not.
     """
-    return {spec.name: _synthetic(spec, _shape(session.axes, spec, rows, size), random) for spec in session.inputs}
+    return {spec.name: synthetic(spec, _shape(session.axes, spec, rows, size), random) for spec in session.inputs}
 
 
 def _shape(axes: Mapping[str, tuple[int | str | None, ...]], spec: TensorSpec, rows: int, size: int) -> tuple[int, ...]:
@@ -190,7 +194,8 @@ def _shape(axes: Mapping[str, tuple[int | str | None, ...]], spec: TensorSpec, r
     )
 
 
-def _synthetic(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[Any]:
+def synthetic(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> npt.NDArray[Any]:
+    """Values of one input."""
     datatype = DATATYPES[spec.datatype]
     if spec.datatype in FLOATS:
         return random.standard_normal(shape, np.float32).astype(datatype.numpy)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from modelpier_server.contract import PlannedModel
+from modelpier_server.contract import Batching, PlannedModel
 from modelpier_server.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol.signature import Signature
 from modelpier_server.runtime.session import Control, Session
@@ -26,6 +26,7 @@ from modelpier_server.scheduler.batch import Batch, Outcome
 from modelpier_server.scheduler.check import check_inputs, check_outputs
 from modelpier_server.scheduler.forecast import Ahead, Forecast
 from modelpier_server.scheduler.guard import LIMIT
+from modelpier_server.scheduler.padding_probe import Refusal, find_padding
 from modelpier_server.scheduler.placement import Placement
 from modelpier_server.scheduler.probe import Finding, probe
 from modelpier_server.scheduler.queue import WorkQueue
@@ -102,7 +103,10 @@ class Servable:
 
         Raises ModelError(OUT_OF_MEMORY).
         """
-        self.finding = probe(self.session, self.planned.options.batching)
+        wanted = self.planned.options.batching
+        self.finding = probe(self.session, wanted)
+        if wanted.padding and self.finding.max_rows:
+            self._find_padding(wanted)
         for elements, seconds in self.finding.costs:
             self._placement.learn(elements, seconds)
             self._forecast.learn(elements, seconds)
@@ -110,6 +114,19 @@ class Servable:
             self.signature = replace(self.signature, empty_rows=False)
         fields = {"model": self.name, "version": self.version, "batching": self.finding.why}
         log.info("model warmed up", extra={**fields, "provider": self.session.provider})
+
+    @property
+    def batching(self) -> str:
+        """What was found out about it, for people."""
+        return self.finding.why
+
+    def _find_padding(self, wanted: Batching) -> None:
+        found = find_padding(self.session, wanted, self.finding.size)
+        if isinstance(found, Refusal):
+            self.finding.why += f"; lengths are not padded: {found.why}"
+        else:
+            self.finding.padding = found
+            self.finding.why += "; lengths are padded"
 
     # ------------------------------------------------------------------------------------------ taking requests
     def submit(
@@ -228,7 +245,11 @@ class Servable:
         rows = {array.shape[0] for array in inputs.values()} if self.finding.max_rows else ()
         if len(rows) == 1:
             (work.rows,) = rows
-            shapes = () if self._static else tuple(inputs[name].shape[1:] for name in self.signature.inputs)
+            padding, shapes = self.finding.padding, None
+            if padding is not None:
+                shapes = padding.shapes(inputs, self.signature.inputs)
+            if shapes is None:
+                shapes = () if self._static else tuple(inputs[name].shape[1:] for name in self.signature.inputs)
             work.key = (work.outputs, shapes)
 
     # ------------------------------------------------------------------------------------------ running
@@ -321,6 +342,7 @@ class Servable:
             return elements
         outputs = works[0].outputs or self._all_outputs
         batch = Batch(works, [work.inputs for work in works], outputs, elements, _clock(), rest)
+        batch.padding = self.finding.padding
         self._running.add(batch)
         if on_loop:
             self._run_here(batch)

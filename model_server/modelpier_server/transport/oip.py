@@ -106,6 +106,7 @@ class OpenInference:
             "platform": PLATFORM,
             "inputs": report.inputs,
             "outputs": report.outputs,
+            "parameters": {"batching": report.batching},
         })  # fmt: skip
 
     async def model_ready(self, request: Request) -> Response:

@@ -84,6 +84,16 @@ MODEL = (
     ),
 )
 
+BATCHING = (
+    Rule(
+        "mask",
+        "names one of the inputs in padding: which one says what counts; write both or neither",
+        "(!has(self.padding) || size(self.padding) == 0) ? (!has(self.mask) || self.mask == '') "
+        ": has(self.mask) && self.mask in self.padding",
+        lambda batching: batching.mask in batching.padding if batching.padding else not batching.mask,
+    ),
+)
+
 SERVER = (
     Rule(
         "executionProviders",

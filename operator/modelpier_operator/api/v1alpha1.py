@@ -95,12 +95,20 @@ class Batching(Section):
     batch to fill.
     """
 
+    RULES: ClassVar = rules.BATCHING
+
     enabled: Annotated[bool, Field(strict=True)] = True
     """false: every request is a run of its own."""
     max_rows: Annotated[int, Field(strict=True, ge=1, le=65536)] = 64
     """Rows of the first axis that one run may hold; a request of more is run in pieces."""
     max_delay_microseconds: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 0
     """Time that a request may wait for others to share its run. 0: none, which is right for nearly every model."""
+    padding: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=16)
+    """Inputs [rows, length, ...] and the values that shorter ones are padded with, so that requests of different
+    lengths share a run: {"input_ids": 0, "attention_mask": 0}. All inputs with that length must be there."""
+    mask: Annotated[str, Field(max_length=253)] = ""
+    """The one of `padding` that says which elements count, such as attention_mask. Without a mask in the model there
+    is no padding."""
 
 
 class Limits(Section):

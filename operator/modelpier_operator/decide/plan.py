@@ -114,7 +114,11 @@ def _options(revision: Revision) -> contract.Options:
         threads=threads,
         isolated=server.isolated,
         batching=contract.Batching(
-            server.batching.enabled, server.batching.max_rows, server.batching.max_delay_microseconds / 1e6
+            server.batching.enabled,
+            server.batching.max_rows,
+            server.batching.max_delay_microseconds / 1e6,
+            dict(server.batching.padding),
+            server.batching.mask,
         ),
         limits=contract.Limits(
             max_queue=server.limits.max_queue,

@@ -36,7 +36,13 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
         "server": {
             "instances": 2,
             "threads": 3,
-            "batching": {"enabled": False, "maxRows": 8, "maxDelayMicroseconds": 500},
+            "batching": {
+                "enabled": False,
+                "maxRows": 8,
+                "maxDelayMicroseconds": 500,
+                "padding": {"ids": 1, "mask": 0},
+                "mask": "mask",
+            },
             "limits": {
                 "maxQueue": 5,
                 "requestTimeoutSeconds": 9,
@@ -56,7 +62,7 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     assert (model.credentials, model.weight, model.role) == ("s3", 100, contract.Role.REQUIRED)
     assert model.options.limits == contract.Limits(5, 9.0, 2048, 0.25, 3, 4.0)
     assert (model.options.instances, model.options.threads) == (2, 3)
-    assert model.options.batching == contract.Batching(enabled=False, max_rows=8, max_delay=0.0005)
+    assert model.options.batching == contract.Batching(False, 8, 0.0005, {"ids": 1.0, "mask": 0.0}, "mask")
 
 
 def test_providers_by_default() -> None:

@@ -45,6 +45,7 @@ class FakeServable:
     world: World
     in_flight: int = 0
     hung: bool = False
+    batching: str = ""
     closed: bool = False
     drained: float | None = None
 

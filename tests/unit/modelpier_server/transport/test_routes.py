@@ -37,7 +37,7 @@ async def test_server_metadata(client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/models/add", "/v2/models/add/versions/3"])
-async def test_model_metadata(client: Client, path: str) -> None:
+async def test_model_metadata(state: Running, client: Client, path: str) -> None:
     answer = await client.request("GET", path)
     assert answer.json == {
         "name": "add",
@@ -47,6 +47,7 @@ async def test_model_metadata(client: Client, path: str) -> None:
             {"name": "a", "datatype": "INT32", "shape": [-1, 3]},
             {"name": "b", "datatype": "INT32", "shape": [-1, 3]},
         ],
+        "parameters": {"batching": state.shelf.servables["add"].batching},
         "outputs": [
             {"name": "sum", "datatype": "INT32", "shape": [-1, 3]},
             {"name": "difference", "datatype": "INT32", "shape": [-1, 3]},
