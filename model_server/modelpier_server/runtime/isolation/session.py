@@ -127,6 +127,7 @@ class IsolatedSession:
         """How the process ended, once it did by itself."""
         self._process, self._control = process, control
         self._closing = False
+        self._telling = threading.Lock()
         self._channels = _channels(control, max(1, loaded.instances))
         self._free: SimpleQueue[Channel | None] = SimpleQueue()
         """None: there will be none any more."""
@@ -148,6 +149,7 @@ class IsolatedSession:
         try:
             return channel.run(feeds, outputs)
         except EOFError as error:
+            self._tell()  # whoever has seen the run fail finds the reason in `lost`
             raise InferenceFailed(f"the model's process {ended(self._process)} during the run") from error
         finally:
             self._free.put(channel)
@@ -170,8 +172,13 @@ class IsolatedSession:
 
     def _watch(self) -> None:
         self._process.wait()
-        if not self._closing:
-            self.lost.set_result(f"the model's process {ended(self._process)}")
+        self._tell()
+
+    def _tell(self) -> None:
+        text = f"the model's process {ended(self._process)}"
+        with self._telling:
+            if not self._closing and not self.lost.done():
+                self.lost.set_result(text)
 
 
 def _channels(control: socket.socket, count: int) -> list[Channel]:
