@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from modelpier_server.contract import FailureReason, ModelState
-from modelpier_server.errors import ModelError
+from modelpier_server.contract import FailureReason, ModelState, Role
+from modelpier_server.errors import ModelError, ServerError
 from modelpier_server.lifecycle.board import Record
 from modelpier_server.lifecycle.parts import S, Session, Tools
 from modelpier_server.repository.fetch import Fetched
@@ -22,6 +22,8 @@ from modelpier_server.repository.retry import Stopped
 DOWNLOADS = 2
 LOADS = 1
 """At a time: a load takes all cores and, for its length, twice the model's memory."""
+MOST_RELOADS, CRASH_WINDOW = 3, 600.0
+"""A model whose process ends by itself is loaded again so many times within so many seconds; the next end is final."""
 TRANSIENT = frozenset({FailureReason.DOWNLOAD_FAILED})
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,17 @@ class BringUp(Generic[S]):
         """Ends with the record LOADED, or FAILED and freed; or as it is when it is no longer wanted."""
         await self._to_its_end(record, self._whole(record))
 
-    async def revive(self, record: Record[S], error: ModelError) -> None:
-        """Loads a model again whose process is gone; ends as `run` does."""
+    async def crashed(self, record: Record[S], error: ModelError) -> None:
+        """The model's own process ended, at whatever step. What production needs is loaded again, but not for ever; a
+        candidate has shown what it is worth, and stays out until a plan changes something for it. Ends as `run` does.
+        """
+        if record.stop.is_set() or record.state is ModelState.FAILED or record.fetched is None:
+            return
+        now = asyncio.get_running_loop().time()
+        record.crashes = [*(at for at in record.crashes if now - at < CRASH_WINDOW), now]
+        if record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_RELOADS:
+            await self.fail(record, error)
+            return
         record.reason, record.message = error.reason, f"{error}; loading it again"
         self._move(record, ModelState.LOADING)
         await self._to_its_end(record, self._second(record))
@@ -92,7 +103,8 @@ class BringUp(Generic[S]):
         except Stopped:
             return
         except ModelError as error:
-            await self.fail(record, error)
+            ended = error.reason is FailureReason.MODEL_CRASHED
+            await (self.crashed(record, error) if ended else self.fail(record, error))
         except Exception as error:
             # An edge: whatever goes wrong with one model must be reported and leave the others alone.
             log.exception("model failed unexpectedly", extra={"revision": record.planned.revision})
@@ -175,17 +187,23 @@ class BringUp(Generic[S]):
 
         def warm_up() -> None:
             assert record.servable is not None
+            assert record.session is not None
             started = time.perf_counter()
-            record.servable.warm_up()
+            try:
+                record.servable.warm_up()
+            except (ServerError, ModelError):
+                _check_alive(record.session)  # the better reason
+                raise
+            _check_alive(record.session)
             record.timings["warm_up"] = round(time.perf_counter() - started, 4)
 
         loop = asyncio.get_running_loop()
         await self.blocking(load)
         assert record.session is not None
-        self._listen(record, record.session)
         record.servable = self.tools.serve(record.session, record.planned)
         self._move(record, ModelState.WARMING)
         await self.blocking(warm_up)
+        self._listen(record, record.session)  # not before: until here an end of the process is an end of this step
 
     def _listen(self, record: Record[S], session: Session) -> None:
         loop = asyncio.get_running_loop()
@@ -201,6 +219,12 @@ class BringUp(Generic[S]):
         if not record.stop.is_set():
             record.state = state
             self._changed(record)
+
+
+def _check_alive(session: Session) -> None:
+    """After runs, of which some may fail for good reasons: raises ModelError when one ended the model's process."""
+    if session.lost is not None and session.lost.done():
+        raise ModelError(FailureReason.MODEL_CRASHED, f"{session.lost.result()} during the warm-up")
 
 
 async def _sleep(record: Record[S], seconds: float) -> None:

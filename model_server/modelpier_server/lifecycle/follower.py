@@ -21,8 +21,6 @@ from modelpier_server.lifecycle.parts import S, Session, Tools
 from modelpier_server.repository.retry import Stopped
 
 log = logging.getLogger(__name__)
-MOST_CRASHES, CRASH_WINDOW = 3, 600.0
-"""So many ends of its process within so many seconds, and a model is not loaded again."""
 
 
 class Follower(Generic[S]):
@@ -121,18 +119,11 @@ class Follower(Generic[S]):
         task.add_done_callback(self._unloading.discard)
 
     def _lost(self, record: Record[S], session: Session, ended: str) -> None:
-        """The model's own process ended. What production needs is loaded again, but not for ever; a candidate has shown
-        what it is worth, and stays out until a plan changes something for it.
-        """
+        """The process of a loaded model ended."""
         if record.session is not session or record.stop.is_set():
             return
-        now = asyncio.get_running_loop().time()
-        record.crashes = [*(at for at in record.crashes if now - at < CRASH_WINDOW), now]
         error = ModelError(FailureReason.MODEL_CRASHED, ended)
-        if record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_CRASHES:
-            record.task = self._spawn(self._after(record.task, self._bringup.fail(record, error)))
-        else:
-            record.task = self._spawn(self._after(record.task, self._bringup.revive(record, error)))
+        record.task = self._spawn(self._after(record.task, self._bringup.crashed(record, error)))
 
     async def _after(self, task: asyncio.Task[None] | None, work: Awaitable[None]) -> None:
         if task is not None:

@@ -35,8 +35,12 @@ class Arena:
     def make(cls) -> Arena:
         """Raises OSError."""
         descriptor = os.memfd_create("modelpier-tensors", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, SMALLEST)
-        return cls(descriptor)
+        try:
+            os.ftruncate(descriptor, SMALLEST)
+            return cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     @property
     def capacity(self) -> int:

@@ -7,6 +7,7 @@ options say so, and waits on `lost`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -79,10 +80,15 @@ class Channel:
     """One run at a time."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._arena = Arena.make()
-        with theirs:
-            socket.send_fds(control, [b"c"], [theirs.fileno(), self._arena.descriptor])
+        """Raises OSError, and then keeps nothing open."""
+        with contextlib.ExitStack() as undo:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._socket.close)
+            with theirs:
+                self._arena = Arena.make()
+                undo.callback(self._arena.close)
+                socket.send_fds(control, [b"c"], [theirs.fileno(), self._arena.descriptor])
+            undo.pop_all()
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Raises EOFError when the worker is gone."""
@@ -121,8 +127,10 @@ class IsolatedSession:
         """How the process ended, once it did by itself."""
         self._process, self._control = process, control
         self._closing = False
-        self._channels = [Channel(control) for _ in range(max(1, loaded.instances))]
-        self._free: SimpleQueue[Channel] = SimpleQueue()
+        self._telling = threading.Lock()
+        self._channels = _channels(control, max(1, loaded.instances))
+        self._free: SimpleQueue[Channel | None] = SimpleQueue()
+        """None: there will be none any more."""
         for channel in self._channels:
             self._free.put(channel)
         threading.Thread(target=self._watch, name=f"worker {process.pid}", daemon=True).start()
@@ -139,9 +147,13 @@ class IsolatedSession:
         if self._closing:
             raise InferenceFailed("the model is closed")
         channel = self._free.get()
+        if channel is None:
+            self._free.put(None)  # for the next one who waits
+            raise InferenceFailed("the model is closed")
         try:
             return channel.run(feeds, outputs)
         except EOFError as error:
+            self._tell()  # whoever has seen the run fail finds the reason in `lost`
             raise InferenceFailed(f"the model's process {ended(self._process)} during the run") from error
         finally:
             self._free.put(channel)
@@ -154,14 +166,34 @@ class IsolatedSession:
         for _ in self._channels:
             try:
                 # Whoever is in the middle of a run finds out that the process is gone.
-                self._free.get(timeout=LEAVE).close()
+                channel = self._free.get(timeout=LEAVE)
             except Empty:
                 log.warning("a run did not come back from a process that has ended", extra={"pid": self.pid})
+            else:
+                assert channel is not None  # it is put in below
+                channel.close()
+        self._free.put(None)  # for runs that came before the end and have waited since
 
     def _watch(self) -> None:
         self._process.wait()
-        if not self._closing:
-            self.lost.set_result(f"the model's process {ended(self._process)}")
+        self._tell()
+
+    def _tell(self) -> None:
+        text = f"the model's process {ended(self._process)}"
+        with self._telling:
+            if not self._closing and not self.lost.done():
+                self.lost.set_result(text)
+
+
+def _channels(control: socket.socket, count: int) -> list[Channel]:
+    """Raises OSError, and then keeps none of them."""
+    with contextlib.ExitStack() as undo:
+        channels = []
+        for _ in range(count):
+            channels.append(Channel(control))
+            undo.callback(channels[-1].close)
+        undo.pop_all()
+    return channels
 
 
 def ended(process: subprocess.Popen[bytes]) -> str:

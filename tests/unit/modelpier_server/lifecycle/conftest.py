@@ -50,6 +50,10 @@ class FakeServable:
     drained: float | None = None
 
     def warm_up(self) -> None:
+        if self.world.ends_in_warm_up:
+            self.world.ends_in_warm_up -= 1
+            assert self.session.lost is not None
+            self.session.lost.set_result("the model's process was ended by SIGSEGV")
         self.world.act("warm", self.planned)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - the scheduler's signature
@@ -76,6 +80,8 @@ class World:
     most: dict[str, int] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
     sweeps: int = 0
+    ends_in_warm_up: int = 0
+    """So many warm-ups from now on end the model's own process."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def act(self, step: str, planned: PlannedModel, stop: threading.Event | None = None) -> None:

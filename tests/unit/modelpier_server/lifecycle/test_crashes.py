@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from modelpier_server.contract import FailureReason, ModelState, Options, Role
-from modelpier_server.errors import Unavailable
-from modelpier_server.lifecycle import follower
+from modelpier_server.errors import InferenceFailed, ModelError, Unavailable
+from modelpier_server.lifecycle import bringup
 
 from .conftest import Bench, FakeServable, World, model
 
@@ -60,7 +62,7 @@ async def test_a_candidate_that_crashes_stays_out_until_its_plan_changes(world: 
 
 async def test_one_that_crashes_again_and_again_is_given_up(world: World, bench: Bench) -> None:
     bench.apply(model("a", options=ISOLATED))
-    for number in range(follower.MOST_CRASHES + 1):
+    for number in range(bringup.MOST_RELOADS + 1):
         await bench.until(lambda expected=number + 1: len(world.made) == expected)  # type: ignore[misc]
         await bench.reach(a=ModelState.READY)
         crash(world.made[-1])
@@ -80,3 +82,58 @@ async def test_a_process_that_ends_while_its_model_is_unloaded_changes_nothing(w
     await bench.until(lambda: bench.state("a") is None)
     await bench.reach(b=ModelState.READY)
     assert len(world.made) == 2
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the probe fails", "the probe goes on without its runs"])
+async def test_a_crash_during_the_warm_up_is_mended_like_any_other(world: World, bench: Bench, told: bool) -> None:
+    world.ends_in_warm_up = bringup.MOST_RELOADS
+    if told:
+        world.faults["warm", "a"] = [InferenceFailed(ENDED) for _ in range(bringup.MOST_RELOADS)]
+    bench.apply(model("a", options=ISOLATED))
+    await bench.reach(a=ModelState.READY)
+    assert len(world.made) == bringup.MOST_RELOADS + 1
+    assert [servable.closed for servable in world.made] == [*[True] * bringup.MOST_RELOADS, False]
+    assert [step for step, _ in world.log].count("fetch") == 1
+    assert bench.report("a").reason is None
+    assert world.released == []
+
+
+async def test_crashes_count_at_whatever_step(world: World, bench: Bench) -> None:
+    assert bringup.MOST_RELOADS == 3
+    bench.apply(model("a", options=ISOLATED))
+    await bench.reach(a=ModelState.READY)
+    world.faults["load", "a"] = [ModelError(FailureReason.MODEL_CRASHED, f"{ENDED} while it loaded the model")] * 2
+    world.ends_in_warm_up = 1
+    crash(world.made[0])
+    await bench.reach(a=ModelState.FAILED)
+    assert bench.report("a").reason is FailureReason.MODEL_CRASHED
+    assert bench.report("a").message == f"{ENDED} during the warm-up"
+    assert [step for step, _ in world.log].count("load") == 1 + bringup.MOST_RELOADS
+
+
+async def test_a_candidate_that_crashes_during_its_warm_up_stays_out(world: World, bench: Bench) -> None:
+    bench.apply(model("a", weight=90))
+    await bench.reach(a=ModelState.READY)
+    world.ends_in_warm_up = 1
+    bench.apply(model("a", weight=90), model("b", options=ISOLATED, role=Role.CANDIDATE, weight=10))
+    await bench.reach(b=ModelState.FAILED)
+    assert bench.report("b").reason is FailureReason.MODEL_CRASHED
+    assert len(world.made) == 2
+    assert bench.state("a") is ModelState.READY
+
+
+async def test_a_crash_of_a_model_that_is_being_freed_leaves_it_failed(world: World, bench: Bench) -> None:
+    bench.apply(model("a", digest=None, options=ISOLATED))
+    await bench.reach(a=ModelState.LOADED)
+    world.made[0].in_flight = 1
+    bench.apply(model("a", digest=f"sha256:{'c' * 64}", options=ISOLATED))
+    await bench.reach(a=ModelState.FAILED)
+    crash(world.made[0])
+    await asyncio.sleep(0)
+    world.made[0].in_flight = 0
+    await bench.until(lambda: world.released)
+    record = bench.board.records["a"]
+    assert record.task is not None
+    await asyncio.wait({record.task})
+    assert bench.state("a") is ModelState.FAILED
+    assert bench.report("a").reason is FailureReason.DIGEST_MISMATCH
