@@ -30,8 +30,8 @@ class GrpcLimits:
     """A stream whose client does not read its answers is ended."""
     handshake_timeout: float = 15.0
     settling: float = GRPC_SETTLE_SECONDS
-    """Within that time every connection is asked to go (GOAWAY) and loses no call by it. Kubernetes balances connections,
-    not calls: pods that came later would get nothing of the clients that came before. And no connection is older when
+    """Within that time every connection is asked to go (GOAWAY) and loses no call by it. Kubernetes balances
+    connections, not calls: pods that came later would get nothing of the clients that came before. And no connection is older when
     a server goes down, which is the only way to be left by clients without losing calls.
     """
     keepalive: float = 60.0

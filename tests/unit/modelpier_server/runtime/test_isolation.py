@@ -191,7 +191,8 @@ def test_runs_that_wait_for_their_turn_end_with_the_session(tmp_path: Path) -> N
 def test_what_cannot_be_handed_over_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: int
 ) -> None:
-    send_fds, sent = socket.send_fds, []
+    send_fds = socket.send_fds
+    sent: list[Any] = []
 
     def fail(*args: Any) -> int:
         if len(sent) == handed_over:

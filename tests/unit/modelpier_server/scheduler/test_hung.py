@@ -44,7 +44,7 @@ async def test_a_run_over_its_time_is_ended_and_its_thread_goes_on(tmp_path: Pat
 
 
 async def test_batch_mates_of_a_run_that_was_ended_get_their_answers(tmp_path: Path) -> None:
-    served = threaded(onnx_models.counting(), tmp_path, plan(run_timeout=0.5), rows=8)
+    served = threaded(onnx_models.counting(), tmp_path, plan(run_timeout=2.0), rows=8)
     first = served.submit(rounds(ENDLESS), None, FAR)
     await until(lambda: served._running)
     futures = [served.submit(rounds(ENDLESS if index == 2 else 5), None, FAR) for index in range(6)]

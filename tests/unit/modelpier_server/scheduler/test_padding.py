@@ -164,7 +164,7 @@ async def test_warm_up_decides_and_metadata_says_it(tmp_path: Path, honours: boo
     assert (served.finding.padding is not None) is honours
     async with running(served) as state:
         client = await state.client()
-        said = (await client.request("GET", "/v2/models/m")).json["parameters"]["batching"]  # type: ignore[index]
+        said = (await client.request("GET", "/v2/models/m")).json["parameters"]["batching"]
         assert said.startswith("on: up to")
         assert ("; lengths are padded" in said) is honours
         assert ("not padded: output 'pooled' of a row depends" in said) is not honours
