@@ -162,8 +162,9 @@ class Process:
         keeping = asyncio.create_task(self._elector.keep(), name="lease")
         stopping = asyncio.create_task(self._stop.wait())
         working = asyncio.create_task(workers.ended())
+        watching = asyncio.create_task(self._caches.ended())
         try:
-            await asyncio.wait((keeping, stopping, kopf, working), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((keeping, stopping, kopf, working, watching), return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return Exit.OK
             if keeping.done():
@@ -172,10 +173,14 @@ class Process:
                 # Who leads without workers keeps everybody else from working.
                 log.critical("a worker ended", exc_info=working.exception())
                 return Exit.FAILED
+            if watching.done():
+                # Blind for one kind of objects, it would decide on what was true once.
+                log.critical("an informer ended", exc_info=watching.exception())
+                return Exit.FAILED
             log.error("kopf ended by itself")
             return Exit.FAILED
         finally:
-            await _cancel(keeping, stopping, working)
+            await _cancel(keeping, stopping, working, watching)
 
     async def _unless_stopped(self, doing: Awaitable[None]) -> bool:
         """Whether it was done before the signal came."""

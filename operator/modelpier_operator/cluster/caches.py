@@ -68,9 +68,24 @@ class Caches:
         self._tasks = [asyncio.create_task(i.run(), name=f"informer {i.kind.plural}") for i in self.informers]
 
     async def synced(self) -> None:
-        """Every listing is complete."""
-        for informer in self.informers:
-            await informer.synced.wait()
+        """Every listing is complete. Raises as `ended`."""
+        listing = asyncio.gather(*(informer.synced.wait() for informer in self.informers))
+        ending = asyncio.ensure_future(self.ended())
+        try:
+            await asyncio.wait((listing, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not listing.done():
+                ending.result()
+        finally:
+            listing.cancel()
+            ending.cancel()
+            await asyncio.gather(listing, ending, return_exceptions=True)
+
+    async def ended(self) -> None:
+        """Waits for an informer that ends, which none does by itself. Raises what ended it, else RuntimeError."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        first = done.pop()
+        await first
+        raise RuntimeError(f"{first.get_name()} ended by itself")
 
     async def stop(self) -> None:
         for task in self._tasks:

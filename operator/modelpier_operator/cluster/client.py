@@ -171,8 +171,8 @@ class Client:
         connection may have been opened, or the whole process may have been stopped and continued.
         """
         begin, code = time.perf_counter(), "0"
-        head = self._head(request, len(request.body) if request.body else None)
         try:
+            head = self._head(request, len(request.body) if request.body else None)
             async with asyncio.timeout(seconds):
                 # Only what changes nothing is sent again by itself (RFC 9110, 9.2.2).
                 again = request.method == "GET"
@@ -188,8 +188,8 @@ class Client:
             self._telemetry.requests.observe(duration, request.method.lower(), _resource(request.path), code)
 
     async def watch(self, path: str, query: Query) -> AsyncIterator[Object]:
-        head = self._head(_Request("GET", path, {**query, "watch": "1", "allowWatchBookmarks": "1"}), None)
         try:
+            head = self._head(_Request("GET", path, {**query, "watch": "1", "allowWatchBookmarks": "1"}), None)
             async with self._pool.stream(head, READ_TIMEOUT) as (answer, stream):
                 if answer.status != 200:
                     async with asyncio.timeout(READ_TIMEOUT):

@@ -9,6 +9,7 @@ Sources: RFC 9112 (messages, 9.3 persistence), RFC 9110 section 9.2.2 (which req
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -64,10 +65,24 @@ class Origin:
 
     async def connect(self) -> Connection:
         """Raises OSError, ssl.SSLError among them; TimeoutError."""
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, made = await asyncio.get_running_loop().create_connection(
-                Connection, self.host, self.port, ssl=self.tls, server_hostname=self.host if self.tls else None
-            )
+            found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for left in range(len(addresses), 0, -1):
+            # One by one, because uvloop knows no Happy Eyeballs: a dead address must leave time for the next one.
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT / len(addresses)):
+                    return await self._connect(loop, addresses[-left])
+            except OSError:
+                if left == 1:
+                    raise
+        raise OSError(f"{self.host} has no address")
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, address: str) -> Connection:
+        _, made = await loop.create_connection(
+            Connection, address, self.port, ssl=self.tls, server_hostname=self.host if self.tls else None
+        )
         return made
 
     def head(self, method: str, target: str, fields: str, length: int | None) -> bytes:
@@ -91,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._streamed = False
         self._paused = False
         self._complete = True
+        self._until_the_end = False
+        """The body of the answer ends with the connection."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -171,7 +188,7 @@ class Connection(asyncio.Protocol):
         self.silent = False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ConnectionError(f"the answer is not HTTP: {error}"))
             return
         if self._streamed:
@@ -182,6 +199,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if error is None and self._until_the_end and not self._complete:
+            # RFC 9112, 6.3: neither a length nor chunks. Load balancers answer so.
+            self.reusable = False
+            self._complete = True
         self._fail(error or ConnectionResetError("the server closed the connection"))
 
     def _fail(self, error: Exception) -> None:
@@ -203,6 +224,8 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status >= 200:
             self._answer.status = status
+            framed = self._answer.headers.keys() & {b"content-length", b"transfer-encoding"}
+            self._until_the_end = not framed and status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -225,6 +248,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         """The one used last at the right: surplus ones age at the left."""
         self._streams: set[Connection] = set()
+        self._closed = False
 
     async def ask(self, head: bytes, body: bytes = b"", *, again: bool, before: Before | None = None) -> Answer:
         """`before` is called once there is a connection, at the moment in which the request goes out; it may raise.
@@ -236,6 +260,10 @@ class Pool:
         if connection is not None:
             try:
                 return await self._ask(connection, head + body, before)
+            except asyncio.CancelledError:
+                # Its time was over, most likely on a path that swallows everything: the other kept ones are no better.
+                self._drop_idle()
+                raise
             except OSError:
                 if not (again and connection.silent):
                     raise
@@ -247,7 +275,7 @@ class Pool:
                 before()
             return await connection.ask(request)
         finally:
-            if connection.reusable:
+            if connection.reusable and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -277,7 +305,12 @@ class Pool:
                 return connection
         return None
 
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
     def close(self) -> None:
-        for connection in (*self._idle, *self._streams):
+        self._closed = True
+        self._drop_idle()
+        for connection in self._streams:
             connection.close()
-        self._idle.clear()

@@ -31,8 +31,8 @@ class GrpcLimits:
     handshake_timeout: float = 15.0
     settling: float = GRPC_SETTLE_SECONDS
     """Within that time every connection is asked to go (GOAWAY) and loses no call by it. Kubernetes balances
-    connections, not calls: pods that came later would get nothing of the clients that came before. And no connection is older when
-    a server goes down, which is the only way to be left by clients without losing calls.
+    connections, not calls: pods that came later would get nothing of the clients that came before. And no
+    connection is older when a server goes down, which is the only way to be left by clients without losing calls.
     """
     keepalive: float = 60.0
     """Between pings that find out whether a silent peer is still there."""

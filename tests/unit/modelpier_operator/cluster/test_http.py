@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -212,6 +214,85 @@ async def test_a_stream_that_falls_silent_is_noticed() -> None:
         assert await anext(chunks) == b"a"
         with pytest.raises(TimeoutError):
             await anext(chunks)
+
+
+async def test_a_body_that_ends_with_its_connection() -> None:
+    async def balancer(_number: int, _head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 7\r\n\r\nno server is available")
+        writer.close()
+
+    async with served(balancer) as (server, pool, origin):
+        for _ in range(2):
+            answer = await pool.ask(get(origin), again=True)
+            assert (answer.status, answer.body, answer.header("retry-after")) == (503, b"no server is available", "7")
+        assert server.connections == 2
+
+
+async def test_a_change_of_protocol_is_an_error() -> None:
+    async def switch(_number: int, _head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello")
+
+    async with served(switch) as (_, pool, origin):
+        with pytest.raises(OSError, match="not HTTP"):
+            await pool.ask(get(origin), again=False)
+
+
+async def test_one_request_whose_time_is_over_takes_the_other_kept_connections_along() -> None:
+    quiet = False
+
+    async def hole(_number: int, _head: bytes, writer: asyncio.StreamWriter) -> None:
+        if not quiet or server.connections > 4:
+            await asyncio.sleep(0.05)
+            writer.write(OK)
+
+    async with served(hole) as (server, pool, origin):
+        await asyncio.gather(*(pool.ask(get(origin), again=True) for _ in range(4)))
+        assert server.connections == 4
+        quiet = True
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await pool.ask(get(origin), again=True)
+        assert (await pool.ask(get(origin), again=True)).body == b"ok"
+        assert server.connections == 5
+
+
+async def test_nothing_is_kept_once_the_pool_is_closed() -> None:
+    async def slow(_number: int, _head: bytes, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(OK)
+
+    go = asyncio.Event()
+    async with served(slow) as (server, pool, origin):
+        asking = asyncio.ensure_future(pool.ask(get(origin), again=False))
+        async with asyncio.timeout(5):
+            while not server.heads:  # noqa: ASYNC110 - a list
+                await asyncio.sleep(0.005)
+            pool.close()
+            go.set()
+            assert (await asking).body == b"ok"
+            await server.ended.wait()
+
+
+async def test_the_next_address_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, names = asyncio.get_running_loop(), socket.getaddrinfo
+
+    async def two(host: str, port: int, **how: Any) -> Any:
+        return [*names("127.0.0.2", 1, type=socket.SOCK_STREAM), *names(host, port, **how)]
+
+    async with served(fine) as (_, pool, origin):
+        monkeypatch.setattr(loop, "getaddrinfo", two)
+        connect, tried = loop.create_connection, list[str]()
+
+        async def dead(protocol: Any, host: str, port: int, **how: Any) -> Any:
+            tried.append(host)
+            if host == "127.0.0.2":
+                await asyncio.sleep(60)
+            return await connect(protocol, host, port, **how)
+
+        monkeypatch.setattr(loop, "create_connection", dead)
+        monkeypatch.setattr(http, "CONNECT_TIMEOUT", 0.2)
+        assert (await pool.ask(get(origin), again=False)).body == b"ok"
+        assert tried == ["127.0.0.2", "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
