@@ -24,7 +24,7 @@ import msgspec
 import numpy.typing as npt
 
 from modelpier_server.contract import FailureReason, Options
-from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime.isolation.arena import Arena
 from modelpier_server.runtime.isolation.messages import (
     ERRORS,
@@ -34,8 +34,11 @@ from modelpier_server.runtime.isolation.messages import (
     Ran,
     Refused,
     Run,
+    TooLarge,
     encode,
+    pair,
     receive,
+    send,
 )
 from modelpier_server.runtime.session import Session
 from modelpier_server.runtime.tensors import Axes
@@ -52,7 +55,7 @@ def load_isolated(path: Path, options: Options) -> Session:
 
     Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = pair()
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", _MODULE, str(theirs.fileno())],
@@ -61,7 +64,7 @@ def load_isolated(path: Path, options: Options) -> Session:
             start_new_session=True,
         )
     try:
-        ours.send(encode(Load(str(path), options)))
+        send(ours, encode(Load(str(path), options)))
         answer = msgspec.msgpack.decode(receive(ours), type=Loaded | Refused)
         if isinstance(answer, Loaded):
             return IsolatedSession(process, ours, answer)
@@ -82,7 +85,7 @@ class Channel:
     def __init__(self, control: socket.socket) -> None:
         """Raises OSError, and then keeps nothing open."""
         with contextlib.ExitStack() as undo:
-            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket, theirs = pair()
             undo.callback(self._socket.close)
             with theirs:
                 self._arena = Arena.make()
@@ -98,9 +101,9 @@ class Channel:
             raise OutOfMemory(f"no memory for the inputs: {error}") from error
         request = encode(Run(places, tuple(outputs), self._arena.capacity))
         try:
-            self._socket.send(request)
-        except ConnectionError as error:
-            raise EOFError from error
+            send(self._socket, request)
+        except TooLarge as error:
+            raise InvalidRequest(f"too many tensors for a process of its own: {error}") from error
         answer = _answer(receive(self._socket))
         if isinstance(answer, Failed):
             raise ERRORS[answer.error](answer.text)

@@ -140,6 +140,18 @@ def test_what_cannot_be_loaded_says_why_and_leaves_no_process(
     assert not alive(started[0])
 
 
+def test_a_model_of_very_many_tensors_goes_through_or_says_why_not(tmp_path: Path) -> None:
+    with isolated(onnx_models.many_inputs(700), tmp_path) as session:
+        feeds = {spec.name: np.ones((1, 3), np.float32) for spec in session.inputs}
+        assert session.run(feeds, ["y"])[0].tolist() == [[700, 700, 700]]
+    with (
+        pytest.raises(ModelError, match="too many inputs and outputs for a process of its own") as error,
+        isolated(onnx_models.many_inputs(5000), tmp_path),
+    ):
+        pass
+    assert error.value.reason is FailureReason.MODEL_INVALID
+
+
 def test_a_crash_fails_the_run_under_way_and_is_told(tmp_path: Path) -> None:
     with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
         spec = session.inputs[0]
