@@ -8,6 +8,7 @@ options say so, and waits on `lost`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -53,30 +54,52 @@ _answer = msgspec.msgpack.Decoder(Ran | Failed).decode
 def load_isolated(path: Path, options: Options) -> Session:
     """As `runtime.load`, in a process of its own. Blocking.
 
-    Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process.
+    Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process or none can be started.
     """
-    ours, theirs = pair()
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", _MODULE, str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    process, ours = _start()
     try:
         send(ours, encode(Load(str(path), options)))
         answer = msgspec.msgpack.decode(receive(ours), type=Loaded | Refused)
         if isinstance(answer, Loaded):
             return IsolatedSession(process, ours, answer)
-    except (EOFError, OSError) as error:
+    except (EOFError, ConnectionError) as error:
         ours.close()
         text = f"the model's process {ended(process)} while it loaded the model"
         raise ModelError(FailureReason.MODEL_CRASHED, text) from error
+    except OSError as error:
+        _end(process, ours)
+        raise _no_room(error) from error
     except BaseException:
         _end(process, ours)
         raise
     _end(process, ours)
     raise ModelError(answer.reason, answer.text)
+
+
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A worker and our end of its control socket. Raises ModelError."""
+    with contextlib.ExitStack() as undo:
+        try:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603 - our own module
+                    # -P: what lies in the working directory must not take the place of our modules.
+                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise _no_room(error) from error
+        undo.pop_all()
+    return process, ours
+
+
+def _no_room(error: OSError) -> ModelError:
+    """Too little memory, or too few processes or descriptors: the latter pass, and so are tried again like a crash."""
+    reason = FailureReason.OUT_OF_MEMORY if error.errno == errno.ENOMEM else FailureReason.MODEL_CRASHED
+    return ModelError(reason, f"no process for the model could be started: {error}")
 
 
 class Channel:

@@ -173,6 +173,31 @@ def test_a_crash_during_the_load_is_a_reason_of_its_own(tmp_path: Path, monkeypa
     assert not alive(started[0])
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOMEM, FailureReason.OUT_OF_MEMORY), (errno.EAGAIN, FailureReason.MODEL_CRASHED)],
+)
+def test_a_process_that_cannot_be_started_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: FailureReason
+) -> None:
+    def fail(*_args: Any, **_named: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    before = _open_files()
+    with pytest.raises(ModelError, match=os.strerror(number)) as error:
+        load_isolated(tmp_path / "m.onnx", Options())
+    assert error.value.reason is reason
+    assert _open_files() == before
+
+
+def test_what_lies_in_the_working_directory_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(b"raise SystemExit('not ours')", tmp_path / "here" / "modelpier_server" / "__init__.py")
+    monkeypatch.chdir(tmp_path / "here")
+    with isolated(onnx_models.identity(), tmp_path) as session:
+        assert session.pid
+
+
 def test_closing_ends_the_process_even_within_a_run_and_is_no_crash(tmp_path: Path) -> None:
     with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
         spec = session.inputs[0]
@@ -214,7 +239,7 @@ def test_what_cannot_be_handed_over_leaves_nothing_open(
     monkeypatch.setattr(socket, "send_fds", fail)
     model = write(onnx_models.identity(), tmp_path / "m.onnx")
     before = _open_files()
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"could be started: .* Too many references"):
         load_isolated(model, Options(instances=4))
     assert len(sent) == handed_over
     assert _open_files() == before
