@@ -105,7 +105,7 @@ class Process:
         return Tools(
             fetch=self._repository.fetch,
             load=load,
-            serve=lambda session, planned: Servable(session, planned, self._metrics),  # type: ignore[arg-type]
+            serve=lambda session, planned: Servable(session, planned, self._metrics),
             release=self._repository.release,
             sweep=self._repository.sweep,
         )
@@ -192,6 +192,7 @@ class Process:
             server.begin_close()
             self._board.changed()  # answers who waits for the report
             await server.stop(LAST_ANSWERS)
+        await self._follower.close(0.0)  # requests have had their time
         log.info("drained")
 
     async def _fail(self, failure: Failure) -> int:
@@ -203,4 +204,5 @@ class Process:
             await server.stop(LAST_ANSWERS)
         if self._grpc is not None:
             await self._grpc.stop(LAST_ANSWERS)
+        await self._follower.close(0.0)
         return EXIT_MODEL_FAILED

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import select
 import signal
 import socket
 import subprocess
@@ -47,18 +48,21 @@ from modelpier_server.runtime.tensors import Axes
 log = logging.getLogger(__name__)
 LEAVE = 2.0
 """Seconds that a worker gets to end by itself."""
+STOP_LOOK = 0.1
+"""Seconds between looks at whether a load is still wanted."""
 _MODULE = "modelpier_server.runtime.isolation.worker"
 _answer = msgspec.msgpack.Decoder(Ran | Failed).decode
 
 
-def load_isolated(path: Path, options: Options) -> Session:
-    """As `runtime.load`, in a process of its own. Blocking.
+def load_isolated(path: Path, options: Options, stop: threading.Event | None = None) -> Session:
+    """As `runtime.load`, in a process of its own. Blocking, for as long as the load takes or until `stop` is set.
 
     Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process or none can be started.
     """
     process, ours = _start()
     try:
         send(ours, encode(Load(str(path), options)))
+        _wait(ours, stop)
         answer = msgspec.msgpack.decode(receive(ours), type=Loaded | Refused)
         if isinstance(answer, Loaded):
             return IsolatedSession(process, ours, answer)
@@ -70,6 +74,7 @@ def load_isolated(path: Path, options: Options) -> Session:
         _end(process, ours)
         raise _no_room(error) from error
     except BaseException:
+        process.kill()  # it may be in the middle of the load
         _end(process, ours)
         raise
     _end(process, ours)
@@ -94,6 +99,15 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
             raise _no_room(error) from error
         undo.pop_all()
     return process, ours
+
+
+def _wait(ours: socket.socket, stop: threading.Event | None) -> None:
+    """For an answer: large models load for long. Raises ModelError once `stop` is set."""
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    while not poll.poll(STOP_LOOK * 1000):
+        if stop is not None and stop.is_set():
+            raise ModelError(FailureReason.MODEL_CRASHED, "the model's process was ended: it is no longer wanted")
 
 
 def _no_room(error: OSError) -> ModelError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -45,10 +46,19 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     # The terminal's interrupt is for the server, which tells us when it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_server, args=(control,), daemon=True).start()
     session = _load(control)
     while session is not None and _open_channel(control, session):
         pass
     # Threads may be within the model's code, and a graceful end of the interpreter would wait for them.
+    os._exit(0)
+
+
+def _end_with_server(control: socket.socket) -> None:
+    """Also in the middle of a load, when nobody reads what comes."""
+    poll = select.poll()
+    poll.register(control, 0)  # the other side's end is always told
+    poll.poll()
     os._exit(0)
 
 

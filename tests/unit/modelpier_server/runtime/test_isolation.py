@@ -10,7 +10,9 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,11 @@ from modelpier_server.contract import FailureReason, Options, Provider
 from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.runtime import load
-from modelpier_server.runtime.isolation import IsolatedSession, load_isolated
+from modelpier_server.runtime.isolation import IsolatedSession, load_isolated, messages
 from support import onnx_models
 from support.onnx_models import write
+
+WORKER = "modelpier_server.runtime.isolation.worker"
 
 
 @contextmanager
@@ -198,6 +202,44 @@ def test_what_lies_in_the_working_directory_is_not_run(tmp_path: Path, monkeypat
         assert session.pid
 
 
+def test_a_load_ends_when_it_is_no_longer_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by a signal, the process loads for ever."""
+    started = _note_processes(monkeypatch, then=lambda pid: os.kill(pid, signal.SIGSTOP))
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(ModelError, match="no longer wanted"):
+        load_isolated(write(onnx_models.identity(), tmp_path / "m.onnx"), Options(), stop)
+    assert not alive(started[0])
+
+
+def test_a_process_ends_with_its_server_in_the_middle_of_a_load(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")  # nobody writes: a load that never ends
+    ours, theirs = messages.pair()
+    number = str(theirs.fileno())
+    with theirs:
+        worker = subprocess.Popen([sys.executable, "-P", "-m", WORKER, number], pass_fds=(theirs.fileno(),))
+    try:
+        messages.send(ours, messages.encode(messages.Load(str(tmp_path / "m.onnx"), Options())))
+        held = _wait_until_opened(tmp_path / "m.onnx")
+        ours.close()
+        assert worker.wait(10) == 0
+        os.close(held)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def _wait_until_opened(fifo: Path) -> int:
+    """Waits for a reader; the descriptor that keeps it waiting in turn."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert time.monotonic() < end, "nobody loads it"
+            time.sleep(0.02)
+
+
 def test_closing_ends_the_process_even_within_a_run_and_is_no_crash(tmp_path: Path) -> None:
     with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
         spec = session.inputs[0]
@@ -228,7 +270,8 @@ def test_runs_that_wait_for_their_turn_end_with_the_session(tmp_path: Path) -> N
 def test_what_cannot_be_handed_over_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: int
 ) -> None:
-    send_fds, sent = socket.send_fds, []
+    send_fds = socket.send_fds
+    sent: list[Any] = []
 
     def fail(*args: Any) -> int:
         if len(sent) == handed_over:
