@@ -1,7 +1,8 @@
 """The server's side of an isolated model: a Session whose runs take place in a worker process.
 
-A crash, a leak or a memory corruption of the model ends the worker and nothing else, and closing the session gives back
-all of its memory. A run costs a hop more: see `bench.server`. `lifecycle` loads models by `load_isolated` where their
+A crash or a memory corruption of the model ends the worker and nothing else, and closing the session gives back all of
+its memory. Running out of the container's memory takes the server, too, where the kubelet sets memory.oom.group. A run
+costs a hop more: `bench.isolation` measures it. Why it is made like this: docs/adr/0008-isolated-models.md. `lifecycle` loads models by `load_isolated` where their
 options say so, and waits on `lost`.
 """
 
