@@ -106,7 +106,7 @@ class Process:
         return Tools(
             fetch=self._repository.fetch,
             load=load,
-            serve=lambda session, planned: Servable(session, planned, self._metrics, turns),  # type: ignore[arg-type]
+            serve=lambda session, planned: Servable(session, planned, self._metrics, turns),
             release=self._repository.release,
             sweep=self._repository.sweep,
         )
@@ -194,6 +194,7 @@ class Process:
             server.begin_close()
             self._board.changed()  # answers who waits for the report
             await server.stop(LAST_ANSWERS)
+        await self._follower.close(0.0)  # requests have had their time
         log.info("drained")
 
     async def _fail(self, failure: Failure) -> int:
@@ -205,4 +206,5 @@ class Process:
             await server.stop(LAST_ANSWERS)
         if self._grpc is not None:
             await self._grpc.stop(LAST_ANSWERS, patient=False)
+        await self._follower.close(0.0)
         return EXIT_MODEL_FAILED

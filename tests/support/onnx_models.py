@@ -82,6 +82,13 @@ def add(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
     return build(nodes, inputs, [("sum", datatype, shape), ("difference", datatype, shape)])
 
 
+def many_inputs(count: int) -> bytes:
+    """y = x0 + x1 + ..."""
+    names = [f"x{index}" for index in range(count)]
+    inputs: list[Tensor] = [(name, "FP32", ("n", 3)) for name in names]
+    return build([helper.make_node("Sum", names, ["y"])], inputs, [("y", "FP32", ("n", 3))])
+
+
 def mlp(sizes: Sequence[int] = (32, 64, 64, 4), seed: int = 0) -> bytes:
     """x [n, sizes[0]] -> y [n, sizes[-1]], rectified in between: a tabular model of everyday size."""
     random = np.random.default_rng(seed)

@@ -59,7 +59,8 @@ class Options:
     batching: Batching = Batching()
     limits: Limits = Limits()
     isolated: bool = False
-    """In a process of its own: a crash or leak of the model takes nobody else."""
+    """In a process of its own: a crash of the model takes nobody else. Running out of the container's memory does where
+    the kubelet sets memory.oom.group."""
 
 
 def read_options(value: Any, where: str) -> Options:

@@ -9,8 +9,9 @@ from typing import Generic
 
 from modelpier_server.contract import FailureReason, ModelReport, ModelState, PlannedModel, Report
 from modelpier_server.errors import ModelError
-from modelpier_server.lifecycle.parts import S, Session
+from modelpier_server.lifecycle.parts import S
 from modelpier_server.repository.fetch import Fetched
+from modelpier_server.runtime import Session
 
 LONGEST_MESSAGE = 1000
 
@@ -36,7 +37,7 @@ class Record(Generic[S]):
     """When its process ended by itself, in seconds of the event loop."""
     task: asyncio.Task[None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the model is no longer wanted: ends a download."""
+    """Set when the model is no longer wanted: ends a download, and a load in a process of its own."""
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
     """The same for who waits on the event loop."""
 

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar
 from modelpier_server.contract import FailureReason, ModelState, Role
 from modelpier_server.errors import ModelError, ServerError
 from modelpier_server.lifecycle.board import Record
-from modelpier_server.lifecycle.parts import S, Session, Tools
+from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
+from modelpier_server.runtime import Session
 
 DOWNLOADS = 2
 LOADS = 1
@@ -181,7 +182,7 @@ class BringUp(Generic[S]):
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
             started = time.perf_counter()
-            record.session = self.tools.load(record.fetched.path, record.planned.options)
+            record.session = self.tools.load(record.fetched.path, record.planned.options, record.stop)
             record.fetched.check()
             record.timings["load"] = round(time.perf_counter() - started, 4)
 

@@ -17,8 +17,9 @@ from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Board, Record
 from modelpier_server.lifecycle.bringup import Again, BringUp
 from modelpier_server.lifecycle.catalog import Catalog, Entry
-from modelpier_server.lifecycle.parts import S, Session, Tools
+from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.retry import Stopped
+from modelpier_server.runtime import Session
 
 log = logging.getLogger(__name__)
 

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from modelpier_server.contract import Options, PlannedModel, TensorSpec
+from modelpier_server.contract import Options, PlannedModel
 from modelpier_server.repository.fetch import Fetched
-
-
-class Session(Protocol):
-    """A loaded model: `runtime.load` makes it."""
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def lost(self) -> Future[str] | None: ...
-    def close(self) -> None: ...
+from modelpier_server.runtime import Session
 
 
 class Servable(Protocol):
@@ -46,10 +32,12 @@ S = TypeVar("S", bound=Servable)
 
 @dataclass(frozen=True)
 class Tools(Generic[S]):
-    """The three steps of bringing a model up; `fetch` and `load` block, and raise ModelError."""
+    """The three steps of bringing a model up; `fetch` and `load` block, raise ModelError,
+    and end early where they can once the event is set.
+    """
 
     fetch: Callable[[PlannedModel, threading.Event], Fetched]
-    load: Callable[[Path, Options], Session]
+    load: Callable[[Path, Options, threading.Event], Session]
     serve: Callable[[Session, PlannedModel], S]
     release: Callable[[str], None]
     """Called with the digest of a model that is loaded no more."""

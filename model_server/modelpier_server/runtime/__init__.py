@@ -1,6 +1,7 @@
 """Models, loaded and ready to run."""
 
 from pathlib import Path
+from threading import Event
 
 from modelpier_server.contract import Options
 from modelpier_server.runtime import onnx
@@ -10,6 +11,8 @@ from modelpier_server.runtime.session import Control, Session
 __all__ = ["Control", "Session", "load"]
 
 
-def load(path: Path, options: Options) -> Session:
-    """Blocking: in this process or, where the options say so, in one of its own. Raises ModelError."""
-    return load_isolated(path, options) if options.isolated else onnx.load(path, options)
+def load(path: Path, options: Options, stop: Event | None = None) -> Session:
+    """Blocking: in this process or, where the options say so, in one of its own, which `stop` ends in the middle of a
+    load. Raises ModelError.
+    """
+    return load_isolated(path, options, stop) if options.isolated else onnx.load(path, options)

@@ -1,14 +1,17 @@
 """The server's side of an isolated model: a Session whose runs take place in a worker process.
 
-A crash, a leak or a memory corruption of the model ends the worker and nothing else, and closing the session gives back
-all of its memory. A run costs a hop more: see `bench.server`. `lifecycle` loads models by `load_isolated` where their
-options say so, and waits on `lost`.
+A crash or a memory corruption of the model ends the worker and nothing else, and closing the session gives back all of
+its memory. Running out of the container's memory takes the server, too, where the kubelet sets memory.oom.group. A run
+costs a hop more: `bench.isolation` measures it. Why it is made like this: docs/adr/0008-isolated-models.md.
+`lifecycle` loads models by `load_isolated` where their options say so, and waits on `lost`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import select
 import signal
 import socket
 import subprocess
@@ -24,7 +27,7 @@ import msgspec
 import numpy.typing as npt
 
 from modelpier_server.contract import FailureReason, Options
-from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory
+from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime.isolation.arena import Arena
 from modelpier_server.runtime.isolation.messages import (
     ERRORS,
@@ -34,8 +37,11 @@ from modelpier_server.runtime.isolation.messages import (
     Ran,
     Refused,
     Run,
+    TooLarge,
     encode,
+    pair,
     receive,
+    send,
 )
 from modelpier_server.runtime.session import Control, Session
 from modelpier_server.runtime.tensors import Axes
@@ -43,37 +49,72 @@ from modelpier_server.runtime.tensors import Axes
 log = logging.getLogger(__name__)
 LEAVE = 2.0
 """Seconds that a worker gets to end by itself."""
+STOP_LOOK = 0.1
+"""Seconds between looks at whether a load is still wanted."""
 _MODULE = "modelpier_server.runtime.isolation.worker"
 _answer = msgspec.msgpack.Decoder(Ran | Failed).decode
 
 
-def load_isolated(path: Path, options: Options) -> Session:
-    """As `runtime.load`, in a process of its own. Blocking.
+def load_isolated(path: Path, options: Options, stop: threading.Event | None = None) -> Session:
+    """As `runtime.load`, in a process of its own. Blocking, for as long as the load takes or until `stop` is set.
 
-    Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process.
+    Raises ModelError, MODEL_CRASHED among its reasons when the load itself ends the process or none can be started.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", _MODULE, str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    process, ours = _start()
     try:
-        ours.send(encode(Load(str(path), options)))
+        send(ours, encode(Load(str(path), options)))
+        _wait(ours, stop)
         answer = msgspec.msgpack.decode(receive(ours), type=Loaded | Refused)
         if isinstance(answer, Loaded):
             return IsolatedSession(process, ours, answer)
-    except (EOFError, OSError) as error:
+    except (EOFError, ConnectionError) as error:
         ours.close()
         text = f"the model's process {ended(process)} while it loaded the model"
         raise ModelError(FailureReason.MODEL_CRASHED, text) from error
+    except OSError as error:
+        _end(process, ours)
+        raise _no_room(error) from error
     except BaseException:
+        process.kill()  # it may be in the middle of the load
         _end(process, ours)
         raise
     _end(process, ours)
     raise ModelError(answer.reason, answer.text)
+
+
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A worker and our end of its control socket. Raises ModelError."""
+    with contextlib.ExitStack() as undo:
+        try:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603 - our own module
+                    # -P: what lies in the working directory must not take the place of our modules.
+                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise _no_room(error) from error
+        undo.pop_all()
+    return process, ours
+
+
+def _wait(ours: socket.socket, stop: threading.Event | None) -> None:
+    """For an answer: large models load for long. Raises ModelError once `stop` is set."""
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    while not poll.poll(STOP_LOOK * 1000):
+        if stop is not None and stop.is_set():
+            raise ModelError(FailureReason.MODEL_CRASHED, "the model's process was ended: it is no longer wanted")
+
+
+def _no_room(error: OSError) -> ModelError:
+    """Too little memory, or too few processes or descriptors: the latter pass, and so are tried again like a crash."""
+    reason = FailureReason.OUT_OF_MEMORY if error.errno == errno.ENOMEM else FailureReason.MODEL_CRASHED
+    return ModelError(reason, f"no process for the model could be started: {error}")
 
 
 class Channel:
@@ -82,7 +123,7 @@ class Channel:
     def __init__(self, control: socket.socket) -> None:
         """Raises OSError, and then keeps nothing open."""
         with contextlib.ExitStack() as undo:
-            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket, theirs = pair()
             undo.callback(self._socket.close)
             with theirs:
                 self._arena = Arena.make()
@@ -98,9 +139,9 @@ class Channel:
             raise OutOfMemory(f"no memory for the inputs: {error}") from error
         request = encode(Run(places, tuple(outputs), self._arena.capacity))
         try:
-            self._socket.send(request)
-        except ConnectionError as error:
-            raise EOFError from error
+            send(self._socket, request)
+        except TooLarge as error:
+            raise InvalidRequest(f"too many tensors for a process of its own: {error}") from error
         answer = _answer(receive(self._socket))
         if isinstance(answer, Failed):
             raise ERRORS[answer.error](answer.text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -16,9 +17,22 @@ from pathlib import Path
 
 import msgspec
 
+from modelpier_server.contract import FailureReason
 from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory, ServerError
 from modelpier_server.runtime.isolation.arena import Arena, end_of
-from modelpier_server.runtime.isolation.messages import Failed, Load, Loaded, Ran, Refused, Run, encode, receive
+from modelpier_server.runtime.isolation.messages import (
+    LARGEST,
+    Failed,
+    Load,
+    Loaded,
+    Ran,
+    Refused,
+    Run,
+    TooLarge,
+    encode,
+    receive,
+    send,
+)
 from modelpier_server.runtime.onnx import load
 from modelpier_server.runtime.session import Session
 
@@ -32,10 +46,19 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     # The terminal's interrupt is for the server, which tells us when it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_server, args=(control,), daemon=True).start()
     session = _load(control)
     while session is not None and _open_channel(control, session):
         pass
     # Threads may be within the model's code, and a graceful end of the interpreter would wait for them.
+    os._exit(0)
+
+
+def _end_with_server(control: socket.socket) -> None:
+    """Also in the middle of a load, when nobody reads what comes."""
+    poll = select.poll()
+    poll.register(control, 0)  # the other side's end is always told
+    poll.poll()
     os._exit(0)
 
 
@@ -44,10 +67,15 @@ def _load(control: socket.socket) -> Session | None:
     try:
         session = load(Path(asked.path), asked.options)
     except ModelError as error:
-        control.send(encode(Refused(error.reason, str(error))))
+        send(control, encode(Refused(error.reason, str(error))))
         return None
     axes = {name: tuple(sizes) for name, sizes in session.axes.items()}
-    control.send(encode(Loaded(session.inputs, session.outputs, axes, session.provider, session.instances)))
+    try:
+        send(control, encode(Loaded(session.inputs, session.outputs, axes, session.provider, session.instances)))
+    except TooLarge as error:
+        text = f"too many inputs and outputs for a process of its own: {error}; serve it without `isolated`"
+        send(control, encode(Refused(FailureReason.MODEL_INVALID, text)))
+        return None
     return session
 
 
@@ -75,8 +103,8 @@ def _serve(session: Session, channel: socket.socket, arena: Arena) -> None:
     try:
         with channel:
             while True:
-                channel.send(_answer(session, receive(channel), arena))
-    except (EOFError, ConnectionError):
+                send(channel, _answer(session, receive(channel), arena))
+    except EOFError:
         return
     except Exception:
         # An edge: whoever waits for an answer on this channel gets one by the end of the process.
@@ -87,7 +115,7 @@ def _serve(session: Session, channel: socket.socket, arena: Arena) -> None:
 def _answer(session: Session, raw: bytes, arena: Arena) -> bytes:
     """An edge: whatever goes wrong with a run is its answer."""
     try:
-        return encode(_run(session, _decode(raw), arena))
+        return _run(session, _decode(raw), arena)
     except ServerError as error:
         return encode(Failed(type(error).__name__, str(error)))
     except (MemoryError, OSError) as error:
@@ -97,12 +125,15 @@ def _answer(session: Session, raw: bytes, arena: Arena) -> bytes:
         return encode(Failed(InferenceFailed.__name__, f"unexpected {type(error).__name__}: {error}"[:LONGEST_TEXT]))
 
 
-def _run(session: Session, asked: Run, arena: Arena) -> Ran:
+def _run(session: Session, asked: Run, arena: Arena) -> bytes:
     arena.see(asked.capacity)
     feeds = {place.name: arena.take(place) for place in asked.inputs}
     arrays = session.run(feeds, asked.outputs)
     places = arena.put(list(zip(asked.outputs, arrays, strict=True)), end_of(asked.inputs))
-    return Ran(places, arena.capacity)
+    answer = encode(Ran(places, arena.capacity))
+    if len(answer) > LARGEST:
+        raise InferenceFailed("too many outputs for a process of its own: ask for fewer")
+    return answer
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pytest
 
 from modelpier_server.contract import ModelReport, ModelState, Options, Plan, PlannedModel, TensorSpec
@@ -18,9 +19,11 @@ from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.bringup import Again
 from modelpier_server.lifecycle.catalog import Catalog
 from modelpier_server.lifecycle.follower import Follower
-from modelpier_server.lifecycle.parts import Session, Tools
+from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
+from modelpier_server.runtime import Control, Session
+from modelpier_server.runtime.tensors import Axes
 
 DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
@@ -33,6 +36,15 @@ class FakeSession:
     outputs: tuple[TensorSpec, ...] = ()
     provider: str = "CPUExecutionProvider"
     lost: Future[str] | None = None
+    axes: Mapping[str, Axes] = field(default_factory=dict)
+    instances: int = 1
+    caller_only: bool = False
+    on_loop: bool = False
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
+    ) -> list[npt.NDArray[Any]]:
+        raise AssertionError("nothing is run in these tests")
 
     def close(self) -> None:
         self.closed = True
@@ -112,8 +124,8 @@ class World:
             planned_of[path] = planned
             return Fetched(path, self.digests.get(planned.uri, DIGEST), 123)
 
-        def load(path: Path, options: Options) -> FakeSession:
-            self.act("load", planned_of[path])
+        def load(path: Path, options: Options, stop: threading.Event) -> FakeSession:
+            self.act("load", planned_of[path], stop if options.isolated else None)
             return FakeSession(lost=Future() if options.isolated else None)
 
         def serve(session: Session, planned: PlannedModel) -> FakeServable:

@@ -10,7 +10,7 @@ from modelpier_server.contract import FailureReason, ModelState, Options, Role
 from modelpier_server.errors import InferenceFailed, ModelError, Unavailable
 from modelpier_server.lifecycle import bringup
 
-from .conftest import Bench, FakeServable, World, model
+from .conftest import DIGEST, Bench, FakeServable, World, model
 
 ISOLATED = Options(isolated=True)
 ENDED = "the model's process was ended by SIGSEGV"
@@ -137,3 +137,13 @@ async def test_a_crash_of_a_model_that_is_being_freed_leaves_it_failed(world: Wo
     await asyncio.wait({record.task})
     assert bench.state("a") is ModelState.FAILED
     assert bench.report("a").reason is FailureReason.DIGEST_MISMATCH
+
+
+async def test_a_load_that_is_no_longer_wanted_ends_and_makes_room(world: World, bench: Bench) -> None:
+    world.hold("load", "a")  # for ever
+    bench.apply(model("a", options=ISOLATED))
+    await bench.until(lambda: world.now.get("load"))
+    bench.apply(model("b", options=ISOLATED))
+    await bench.reach(b=ModelState.READY)
+    assert bench.state("a") is None
+    assert world.released == [DIGEST]

@@ -10,7 +10,9 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,11 @@ from modelpier_server.contract import FailureReason, Options, Provider
 from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.runtime import load
-from modelpier_server.runtime.isolation import IsolatedSession, load_isolated
+from modelpier_server.runtime.isolation import IsolatedSession, load_isolated, messages
 from support import onnx_models
 from support.onnx_models import write
+
+WORKER = "modelpier_server.runtime.isolation.worker"
 
 
 @contextmanager
@@ -140,6 +144,18 @@ def test_what_cannot_be_loaded_says_why_and_leaves_no_process(
     assert not alive(started[0])
 
 
+def test_a_model_of_very_many_tensors_goes_through_or_says_why_not(tmp_path: Path) -> None:
+    with isolated(onnx_models.many_inputs(700), tmp_path) as session:
+        feeds = {spec.name: np.ones((1, 3), np.float32) for spec in session.inputs}
+        assert session.run(feeds, ["y"])[0].tolist() == [[700, 700, 700]]
+    with (
+        pytest.raises(ModelError, match="too many inputs and outputs for a process of its own") as error,
+        isolated(onnx_models.many_inputs(5000), tmp_path),
+    ):
+        pass
+    assert error.value.reason is FailureReason.MODEL_INVALID
+
+
 def test_a_crash_fails_the_run_under_way_and_is_told(tmp_path: Path) -> None:
     with isolated(onnx_models.slow(size=1024, layers=400), tmp_path) as session:
         spec = session.inputs[0]
@@ -159,6 +175,69 @@ def test_a_crash_during_the_load_is_a_reason_of_its_own(tmp_path: Path, monkeypa
         load_isolated(write(onnx_models.identity(), tmp_path / "m.onnx"), Options())
     assert error.value.reason is FailureReason.MODEL_CRASHED
     assert not alive(started[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOMEM, FailureReason.OUT_OF_MEMORY), (errno.EAGAIN, FailureReason.MODEL_CRASHED)],
+)
+def test_a_process_that_cannot_be_started_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: FailureReason
+) -> None:
+    def fail(*_args: Any, **_named: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    before = _open_files()
+    with pytest.raises(ModelError, match=os.strerror(number)) as error:
+        load_isolated(tmp_path / "m.onnx", Options())
+    assert error.value.reason is reason
+    assert _open_files() == before
+
+
+def test_what_lies_in_the_working_directory_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(b"raise SystemExit('not ours')", tmp_path / "here" / "modelpier_server" / "__init__.py")
+    monkeypatch.chdir(tmp_path / "here")
+    with isolated(onnx_models.identity(), tmp_path) as session:
+        assert session.pid
+
+
+def test_a_load_ends_when_it_is_no_longer_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by a signal, the process loads for ever."""
+    started = _note_processes(monkeypatch, then=lambda pid: os.kill(pid, signal.SIGSTOP))
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(ModelError, match="no longer wanted"):
+        load_isolated(write(onnx_models.identity(), tmp_path / "m.onnx"), Options(), stop)
+    assert not alive(started[0])
+
+
+def test_a_process_ends_with_its_server_in_the_middle_of_a_load(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")  # nobody writes: a load that never ends
+    ours, theirs = messages.pair()
+    number = str(theirs.fileno())
+    with theirs:
+        worker = subprocess.Popen([sys.executable, "-P", "-m", WORKER, number], pass_fds=(theirs.fileno(),))
+    try:
+        messages.send(ours, messages.encode(messages.Load(str(tmp_path / "m.onnx"), Options())))
+        held = _wait_until_opened(tmp_path / "m.onnx")
+        ours.close()
+        assert worker.wait(10) == 0
+        os.close(held)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def _wait_until_opened(fifo: Path) -> int:
+    """Waits for a reader; the descriptor that keeps it waiting in turn."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert time.monotonic() < end, "nobody loads it"
+            time.sleep(0.02)
 
 
 def test_closing_ends_the_process_even_within_a_run_and_is_no_crash(tmp_path: Path) -> None:
@@ -203,7 +282,7 @@ def test_what_cannot_be_handed_over_leaves_nothing_open(
     monkeypatch.setattr(socket, "send_fds", fail)
     model = write(onnx_models.identity(), tmp_path / "m.onnx")
     before = _open_files()
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"could be started: .* Too many references"):
         load_isolated(model, Options(instances=4))
     assert len(sent) == handed_over
     assert _open_files() == before
