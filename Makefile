@@ -161,6 +161,8 @@ demo-text: venv venv-convert ## a sentence encoder, converted from torch with it
 	PYTHONPATH=examples $(BIN)/python -m sentences.demo --converter $(CONVERT_VENV)/bin/python
 
 # ------------------------------------------------------------------------------------------------- measurements
-.PHONY: bench-operator
+.PHONY: bench-operator bench-isolation
 bench-operator: venv ## ours and a Go controller of the same job, side by side on a real API server
 	$(BIN)/python -m bench.operator $(ARGS)
+bench-isolation: venv ## what a process of its own costs a model's run
+	$(BIN)/python -m bench.isolation $(ARGS)
