@@ -11,6 +11,7 @@ from pathlib import Path
 from modelpier_cluster import lifecycle
 from modelpier_cluster.addresses import DEFAULT_NAME, node_names
 from modelpier_cluster.build import KUBE, MODULES, build
+from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.guarded import find_detached
 from modelpier_cluster.hidden import HIDDEN
@@ -156,7 +157,11 @@ def _down(arguments: Arguments) -> None:
     folder, progress = cluster_folder(arguments.name), Progress()
     if control_plane_nest(folder.path).outer() is not None or _has_slot(arguments):
         become_root(sys.argv[1:])
-    lifecycle.down(folder, purge=arguments.purge)
+    try:
+        lifecycle.down(folder, purge=arguments.purge)
+    except PermissionError:  # what root has left: files of a start that was interrupted, the registry's contents
+        become_root(sys.argv[1:])
+        raise
     progress.say(f"cluster {arguments.name} is down")
 
 
@@ -248,6 +253,7 @@ def _build(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    os.environ["PATH"] = search_path()
     try:
         if argv and argv[0] in HIDDEN:
             HIDDEN[argv[0]](Path(argv[1]), argv[2:])

@@ -1,5 +1,6 @@
 """Runs a system program and turns its failure into a ClusterError with what it said. Used by what needs root."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,15 @@ from pathlib import Path
 from modelpier_cluster.errors import ClusterError
 
 TIMEOUT_SECONDS = 60.0
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+def search_path(*first: str) -> str:
+    """The PATH with `first` at its beginning and the system's folders at its end: sbin is not in the PATH of Debian's
+    users, whom sudo leaves with theirs.
+    """
+    folders = [*first, *(folder for folder in os.environ.get("PATH", "").split(":") if folder)]
+    return ":".join([*folders, *(folder for folder in SYSTEM_FOLDERS if folder not in folders)])
 
 
 def run(*command: str | Path, timeout: float = TIMEOUT_SECONDS) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from modelpier_cluster.addresses import API_PORT, OBJECT_STORE_PORT, Addresses
 from modelpier_cluster.api import is_ready
 from modelpier_cluster.cgroups import LEAF, create_group, is_unified, own_group
-from modelpier_cluster.commands import run
+from modelpier_cluster.commands import run, search_path
 from modelpier_cluster.components import ControlPlanePlan, control_plane_files, control_plane_processes
 from modelpier_cluster.network import set_up_control_plane
 from modelpier_cluster.node import start_node
@@ -14,7 +14,7 @@ from modelpier_cluster.node_config import proxy_config
 from modelpier_cluster.object_store import Keys, object_store_process
 from modelpier_cluster.paths import write_text
 from modelpier_cluster.spec import ClusterSpec, Folder, registry_folder
-from modelpier_cluster.supervisor import Process, Supervisor, search_path
+from modelpier_cluster.supervisor import Process, Supervisor
 
 
 def run_control_plane(folder: Folder) -> None:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from modelpier_cluster.build import SOURCES
+from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.processes import find
 from modelpier_cluster.progress import wait_for
-from modelpier_cluster.supervisor import Process, search_path, write_plan
+from modelpier_cluster.supervisor import Process, write_plan
 
 ENTRY = str(SOURCES / "cluster.py")
 STOP_SECONDS = 20.0

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from modelpier_cluster.cgroups import create_group
-from modelpier_cluster.commands import run
+from modelpier_cluster.commands import run, search_path
 from modelpier_cluster.nest import node_nest
 from modelpier_cluster.network import connect_node, set_up_node
 from modelpier_cluster.node_config import PAUSE_IMAGE, NodePlan, node_files, node_labels
 from modelpier_cluster.paths import write_text
 from modelpier_cluster.spec import Folder
-from modelpier_cluster.supervisor import Process, Supervisor, search_path
+from modelpier_cluster.supervisor import Process, Supervisor
 
 # What a kubelet sets for the whole machine. It gets private files instead, and the machine stays as it was.
 KUBELET_SYSCTLS = {

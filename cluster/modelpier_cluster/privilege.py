@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modelpier_cluster.build import SOURCES
-from modelpier_cluster.commands import run
+from modelpier_cluster.commands import run, search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.paths import cache_root, state_root
 from modelpier_cluster.progress import Progress
@@ -78,7 +78,7 @@ def become_root(arguments: Iterable[str], extra: Mapping[str, str] | None = None
 
 def missing_packages(programs: Mapping[str, str]) -> list[str]:
     """The packages of those `programs` that are not installed."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    path = search_path()
     return sorted({package for program, package in programs.items() if not _is_there(program, path)})
 
 

@@ -41,11 +41,6 @@ class _Life:
     pause: float = FIRST_PAUSE_SECONDS
 
 
-def search_path(programs: str) -> str:
-    """PATH of everything in a cluster: its own programs first, then the system's (sbin is not in a user's PATH)."""
-    return f"{programs}:{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-
-
 class Supervisor:
     """Runs `processes`; each writes to logs/NAME.log. Events (started, exited, stopped) go to the file logs/events."""
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from modelpier_cluster import cli, lifecycle
 from modelpier_cluster.audit import events, recording, writes
 from modelpier_cluster.cli import main, parser
 from modelpier_cluster.errors import ClusterError
@@ -15,6 +16,7 @@ from modelpier_cluster.paths import (
     write_text,
 )
 from modelpier_cluster.progress import wait_for
+from modelpier_cluster.spec import Folder
 from modelpier_cluster.status import render
 
 
@@ -47,6 +49,22 @@ def test_the_name_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 def test_commands_inside_a_node_keep_their_flags() -> None:
     arguments = parser().parse_args(["exec", "--name", "x", "n1", "ls", "-l", "--all"])
     assert arguments.command == ["ls", "-l", "--all"]
+
+
+def test_what_root_has_left_is_removed_by_root(no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a registry's contents, once the cluster is down."""
+
+    def down(_folder: Folder, *, purge: bool) -> None:
+        assert purge
+        raise PermissionError(13, "Permission denied", "link")
+
+    def become_root(_arguments: list[str]) -> None:
+        raise ClusterError("asked for root")
+
+    monkeypatch.setattr(lifecycle, "down", down)
+    monkeypatch.setattr(cli, "become_root", become_root)
+    with pytest.raises(ClusterError, match="asked for root"):
+        cli._down(parser().parse_args(["down", "--name", "gone", "--purge"]))
 
 
 def test_xdg_folders_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from modelpier_cluster import privilege
 from modelpier_cluster.build import SOURCES
+from modelpier_cluster.cli import main
+from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.progress import Progress
 
@@ -60,6 +62,24 @@ def test_missing_packages_are_installed_after_one_update(monkeypatch: pytest.Mon
     monkeypatch.setenv("DEBIAN_FRONTEND", "")
     privilege.ensure_packages(Progress(quiet=True), privilege.CLUSTER_PROGRAMS)
     assert ran == [("apt-get", "update", "-qq"), ("apt-get", "install", "runc")]
+
+
+def test_programs_of_administrators_are_found_by_users_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/home/me/bin:/usr/bin")
+    assert search_path("/built").split(":") == [
+        *("/built", "/home/me/bin", "/usr/bin"),
+        *("/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"),
+    ]
+    monkeypatch.setenv("PATH", search_path())
+    assert search_path() == search_path().strip(":"), "no empty part, which would mean the current folder"
+    assert search_path().count("/usr/sbin") == 1
+
+
+def test_a_users_command_runs_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo env PATH=...` hands the user's PATH on, and debootstrap and chroot are in sbin."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert main(["status", "--name", "Bad_Name"]) == 1
+    assert os.environ["PATH"].endswith("/usr/sbin:/sbin")
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64")])
