@@ -150,7 +150,8 @@ class Server(Section):
     """Threads of one run. 0: 1, or with `instances` its share of the cores."""
     isolated: Annotated[bool, Field(strict=True)] = False
     """Whether the model runs in a process of its own within the pod. When that crashes, its callers are told and it is
-    loaded again, while the server goes on; each run costs some 0.1 ms more, and 0.3 ms per 600 kB in and out."""
+    loaded again, while the server goes on; each run costs some 0.1 ms more, and about half a
+    millisecond per 600 kB in and out."""
     batching: Batching = Batching()
     """How requests are put together into runs."""
     limits: Limits = Limits()
