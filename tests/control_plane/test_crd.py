@@ -115,6 +115,7 @@ def test_defaults_stand_in_the_object(api: ApiServer) -> None:
         "server": {
             "instances": 0,
             "threads": 0,
+            "isolated": False,
             "batching": {"enabled": True, "maxRows": 64, "maxDelayMicroseconds": 0, "mask": ""},
             "limits": {
                 "maxQueue": 1024,
