@@ -86,7 +86,10 @@ class Process:
         try:
             self._servers = await self._listen()
         except OSError as error:
-            print(f"modelpier-server: {error.strerror or error}; choose another --http-port, --grpc-port or --host", file=sys.stderr)
+            print(
+                f"modelpier-server: {error.strerror or error}; choose another --http-port, --grpc-port or --host",
+                file=sys.stderr,
+            )
             return EXIT_NO_PORT
         watching = self._begin()
         ends: set[asyncio.Future[Any]] = {self._ended, self._follower.fatal}

@@ -213,7 +213,7 @@ def test_a_port_that_is_taken(tmp_path: Path, identity: Path) -> None:
         port = taken.getsockname()[1]
         with server(tmp_path / "s", "--model", f"m={identity}", "--grpc-port", str(port)) as process:
             assert process.wait(20) == 69
-            assert f"127.0.0.1:{port}: cannot listen; choose other ports" in process.output
+            assert f"127.0.0.1:{port}: cannot listen; choose another --http-port" in process.output
 
 
 def test_health_tells_of_the_end_at_once(tmp_path: Path, identity: Path) -> None:
