@@ -8,9 +8,9 @@ from bench.operator.report import OURS, THEIRS, Run
 QUIET = Cost(10.0, {"contestant": 1.0}, 0.0, 0, 14, 14, {}, {})
 
 
-def run(name: str, seconds: float = 10.0, writes: int = 800, number: int = 1) -> Run:
+def run(name: str, seconds: float = 10.0, writes: int = 800, number: int = 1, reads: int = 0) -> Run:
     cpu = {"contestant": 0.4, "apiserver": 2.0, "etcd": 0.3, "bench": 0.1, "loader": 0.1}
-    burst = Burst(100, Cost(seconds, cpu, 0.5, writes, 100, 0, {}, {}), {"contestant": 60.0}, 1.0, 2.0)
+    burst = Burst(100, Cost(seconds, cpu, 0.5, writes, reads, 0, {}, {}), {"contestant": 60.0}, 1.0, 2.0)
     return Run(name, number, (1.0, 1.0, 1.0), burst, QUIET, QUIET, Reactions([10.0, 20.0], [5.0, 6.0]))
 
 
@@ -38,6 +38,10 @@ def test_one_write_too_many_is_a_hard_miss() -> None:
     runs = [run(OURS, writes=801), run(THEIRS)]
     assert report.missed(report.lines(runs), hard=True) == ["writes per ModelDeployment"]
     assert report.missed(report.lines([run(OURS), run(THEIRS)]), hard=True) == []
+
+
+def test_one_read_is_a_hard_miss() -> None:
+    assert report.missed(report.lines([run(OURS, reads=1), run(THEIRS)]), hard=True) == ["reads per ModelDeployment"]
 
 
 def test_a_slow_machine_is_no_hard_miss() -> None:
