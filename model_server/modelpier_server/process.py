@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modelpier_server.contract import EXIT_MODEL_FAILED, Failure
@@ -33,7 +32,9 @@ from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.settings import PlanSource, Settings
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import (
+    BY_FLAG,
     BY_PLAN,
+    Access,
     App,
     Extras,
     HttpLimits,
@@ -119,10 +120,11 @@ class Process:
         servers = []
         if source is not None:  # first: who finds the server alive may ask it for its report
             servers.append(await serve(settings.host, source.admin_port, self._admin(source), ADMIN_LIMITS))
-        app = inference_app(self._catalog, self._metrics, self._extras())
+        extras = self._extras()
+        app = inference_app(self._catalog, self._metrics, extras)
         limits = HttpLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
         servers.insert(0, await serve(settings.host, settings.http_port, app, limits))
-        self._grpc = await self._listen_grpc()
+        self._grpc = await self._listen_grpc(extras)
         about = {"host": settings.host, "http_port": servers[0].port}
         if self._grpc is not None:
             about["grpc_port"] = self._grpc.port
@@ -131,24 +133,21 @@ class Process:
 
     def _extras(self) -> Extras:
         settings = self._settings
-        extras = Extras(
+        refusal = BY_FLAG if settings.source is None else BY_PLAN
+        return Extras(
             access_log=settings.access_log,
-            control=self._control if settings.repository_control else None,
+            repository=Access(self._control if settings.repository_control else None, refusal),
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
         )
-        return extras if settings.source is None else replace(extras, no_control=BY_PLAN)
 
-    async def _listen_grpc(self) -> GrpcServer | None:
+    async def _listen_grpc(self, extras: Extras) -> GrpcServer | None:
         settings = self._settings
         if settings.grpc_port is None:
             return None
         from modelpier_server.transport import grpc  # noqa: PLC0415 - who asks for no port does not wait for it
 
         limits = grpc.GrpcLimits(max_buffered_bytes=memory.for_bodies(memory.limit()))
-        access = settings.access_log
-        return await grpc.serve(
-            settings.host, settings.grpc_port, self._catalog, self._metrics, limits, access_log=access
-        )
+        return await grpc.serve(settings.host, settings.grpc_port, self._catalog, self._metrics, limits, extras=extras)
 
     def _admin(self, source: PlanSource) -> App:
         router = Router()

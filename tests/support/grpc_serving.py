@@ -15,6 +15,7 @@ from modelpier_server.protocol.grpc.generated import health_pb2
 from modelpier_server.protocol.grpc.generated import inference_pb2 as pb
 from modelpier_server.scheduler import Servable
 from modelpier_server.telemetry import Metrics
+from modelpier_server.transport import Extras
 from modelpier_server.transport.grpc import GrpcLimits, GrpcServer, serve
 from support.serving import Shelf
 
@@ -105,12 +106,12 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *servables: Servable, limits: GrpcLimits | None = None, access_log: bool = False
+    *servables: Servable, limits: GrpcLimits | None = None, extras: Extras | None = None
 ) -> AsyncIterator[Running]:
     """A listening server of these models; all of it is gone at the end."""
     metrics = Metrics()
     shelf = Shelf({served.name: served for served in servables})
-    server = await serve("127.0.0.1", 0, shelf, metrics, limits, access_log=access_log)
+    server = await serve("127.0.0.1", 0, shelf, metrics, limits, extras=extras)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         state = Running(server, shelf, metrics, Client(channel))
         try:

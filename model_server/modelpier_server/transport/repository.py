@@ -6,13 +6,15 @@ load and unload what `--model` names. Source: Triton's `extension_model_reposito
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from modelpier_server.contract import ModelReport, ModelState
 from modelpier_server.errors import Forbidden, InvalidRequest
 from modelpier_server.protocol.http import Body, Request, Response
+from modelpier_server.protocol.model_index import READY, index_entry, unloaded_entry
 from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
 from modelpier_server.transport.about import BODY, About
 from modelpier_server.transport.models import Models
@@ -20,13 +22,6 @@ from modelpier_server.transport.router import Router
 
 T = TypeVar("T")
 TAG = "Triton repository"
-STATES = {
-    ModelState.READY: "READY",
-    ModelState.DRAINING: "UNLOADING",
-    ModelState.STOPPED: "UNAVAILABLE",
-    ModelState.FAILED: "UNAVAILABLE",
-}
-"""Of Triton; all others are LOADING."""
 LARGEST_BODY = 64 * 1024
 BY_PLAN = "a serving plan decides what this server holds; change the ModelDeployment instead"
 BY_FLAG = "this server was not started with --allow-repository-control"
@@ -53,13 +48,42 @@ class ControlRequest(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class Repository:
-    """Handlers of the family. `control` None: not allowed, and `refusal` says why."""
+@dataclass(frozen=True)
+class Access:
+    """Who may load and unload: clients by `control`, or nobody, and `refusal` says why."""
 
-    def __init__(self, models: Models, control: Control | None, refusal: str = BY_FLAG) -> None:
+    control: Control | None = None
+    refusal: str = BY_FLAG
+
+    def allowed(self) -> Control:
+        """Raises Forbidden."""
+        if self.control is None:
+            raise Forbidden(f"loading and unloading: {self.refusal}")
+        return self.control
+
+    def entries(self, models: Models, *, only_ready: bool) -> list[dict[str, str]]:
+        """The index: what is planned, and what could be loaded."""
+        gone = self.control.unloaded() if self.control is not None else []
+        found = [index_entry(report) for report in models.catalog.describe()]
+        found += [unloaded_entry(name, version) for name, version in gone]
+        return [entry for entry in found if entry["state"] == READY or not only_ready]
+
+
+NOBODY = Access()
+
+
+def check_overrides(names: Iterable[str]) -> None:
+    """Of the parameters of a load. Raises InvalidRequest."""
+    if given := sorted(names):
+        raise InvalidRequest(f"parameters.{given[0][:100]}: a model is loaded as --model names it; leave it out")
+
+
+class Repository:
+    """Handlers of the family."""
+
+    def __init__(self, models: Models, access: Access) -> None:
         self._models = models
-        self._control = control
-        self._refusal = refusal
+        self._access = access
 
     def add_to(self, router: Router) -> None:
         entry = shape_of({"name": TEXT, "version": TEXT, "state": TEXT, "reason": TEXT}, ["name", "state"])
@@ -74,19 +98,11 @@ class Repository:
 
     async def index(self, request: Request) -> Response:
         only_ready = _decode(request.body, IndexRequest).ready
-        entries = [_entry(report) for report in self._models.catalog.describe()]
-        if self._control is not None:
-            gone = {"state": "UNAVAILABLE", "reason": "unloaded"}
-            entries += [{"name": name, "version": version, **gone} for name, version in self._control.unloaded()]
-        return Response.json([entry for entry in entries if entry["state"] == "READY" or not only_ready])
+        return Response.json(self._access.entries(self._models, only_ready=only_ready))
 
     async def load(self, request: Request) -> Response:
         control = self._allowed(request)
-        overrides = _decode(request.body, ControlRequest).parameters
-        if overrides:
-            raise InvalidRequest(
-                f"parameters.{min(overrides)[:100]}: a model is loaded as --model names it; leave it out"
-            )
+        check_overrides(_decode(request.body, ControlRequest).parameters)
         await control.load(request.params["model"])
         return Response.json({})
 
@@ -98,23 +114,15 @@ class Repository:
 
     def _allowed(self, request: Request) -> Control:
         """Raises Forbidden; also for a page of another site, which a browser lets send this without being asked."""
-        if self._control is None:
-            raise Forbidden(f"loading and unloading: {self._refusal}")
+        control = self._access.allowed()
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             raise Forbidden(f"loading and unloading: not for pages of {origin[:100]}")
-        return self._control
+        return control
 
 
 def _limit(_: object) -> int:
     return LARGEST_BODY
-
-
-def _entry(report: ModelReport) -> dict[str, str]:
-    """The reason alone, of the closed set: its text may name where models come from."""
-    reason = report.reason.value if report.reason is not None else ""
-    state = STATES.get(report.state, "LOADING")
-    return {"name": report.name, "version": report.version, "state": state, "reason": reason}
 
 
 def _decode(body: Body, kind: type[T]) -> T:

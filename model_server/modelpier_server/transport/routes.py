@@ -16,7 +16,7 @@ from modelpier_server.transport.oip import OpenInference
 from modelpier_server.transport.openapi import OpenApi
 from modelpier_server.transport.page import Page
 from modelpier_server.transport.plain import Plain
-from modelpier_server.transport.repository import BY_FLAG, Control, Repository
+from modelpier_server.transport.repository import NOBODY, Access, Repository
 from modelpier_server.transport.router import Router
 from modelpier_server.transport.server import App
 from modelpier_server.transport.triton import Triton
@@ -28,9 +28,7 @@ class Extras:
     """What only some servers have."""
 
     access_log: bool = False
-    control: Control | None = None
-    """None: clients may not load and unload, because of `no_control`."""
-    no_control: str = BY_FLAG
+    repository: Access = NOBODY
     vertex: VertexRoutes | None = None
 
 
@@ -42,7 +40,7 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
         Clouds(models, extras.vertex),  # first: the routes of Vertex AI are the caller's to choose
         OpenInference(models),
         Triton(models, metrics),
-        Repository(models, extras.control, extras.no_control),
+        Repository(models, extras.repository),
         V1(models),
         Plain(models),
         Page(models, metrics),

@@ -65,7 +65,11 @@ def decode(message: ModelInferRequest, signature: Signature) -> InferRequest:
     if len(inputs) != len(signature.inputs):
         missing = ", ".join(f"'{name}'" for name in signature.inputs if name not in inputs)
         raise InvalidRequest(f"inputs: {missing} missing")
-    return InferRequest(message.id, inputs, _choice(message, signature), binary=_wants_raw(message))
+    request = InferRequest(message.id, inputs, _choice(message, signature), binary=_wants_raw(message))
+    if len(message.parameters):
+        request.priority = _whole(message.parameters, "priority")
+        request.timeout = _whole(message.parameters, "timeout") / 1e6 or None
+    return request
 
 
 def _check_empty(tensor: Input, index: int) -> None:
@@ -127,6 +131,18 @@ def _wants_raw(message: ModelInferRequest) -> bool:
     if len(message.parameters) and "binary_data_output" in message.parameters:
         return bool(message.parameters["binary_data_output"].bool_param)
     return len(message.raw_input_contents) > 0
+
+
+def _whole(parameters: Mapping[str, InferParameter], name: str) -> int:
+    """0 where it is not given. Clients send either kind of whole number."""
+    if name not in parameters:
+        return 0
+    given = parameters[name]
+    kind = given.WhichOneof("parameter_choice")
+    value = int(getattr(given, kind)) if kind in ("int64_param", "uint64_param") else -1
+    if value < 0:
+        raise InvalidRequest(f"parameters.{name}: must be a whole number (int64_param, uint64_param), 0 or more")
+    return value
 
 
 def _refuse_shared_memory(parameters: Mapping[str, InferParameter], where: str) -> None:

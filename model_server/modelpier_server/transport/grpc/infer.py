@@ -26,7 +26,7 @@ class InferCall(Work):
     __slots__ = ("_finish", "_request", "_servable", "future")
 
     def __init__(self, request: InferRequest, servable: Servable, deadline: float, finish: Finish) -> None:
-        super().__init__(request.inputs, request.outputs, deadline)
+        super().__init__(request.inputs, request.outputs, deadline, request.priority)
         self._request = request
         self._servable = servable
         self._finish = finish
@@ -69,7 +69,7 @@ class Infer:
         except ServerError:
             servable.reject()
             raise
-        timeout = limits.request_timeout if left is None else min(left, limits.request_timeout)
+        timeout = min(seconds for seconds in (left, request.timeout, limits.request_timeout) if seconds is not None)
         call = InferCall(request, servable, time.monotonic() + timeout, finish)
         servable.enqueue(call)
         return call

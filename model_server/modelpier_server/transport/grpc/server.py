@@ -21,6 +21,9 @@ from modelpier_server.transport.grpc.infer import Infer
 from modelpier_server.transport.grpc.limits import GrpcLimits
 from modelpier_server.transport.grpc.service import SERVICE, Service
 from modelpier_server.transport.grpc.stream import QUIET, StreamInfer
+from modelpier_server.transport.models import Models
+from modelpier_server.transport.repository import Access
+from modelpier_server.transport.routes import Extras
 
 HEALTH = "grpc.health.v1.Health"
 LAST = 0.2
@@ -69,8 +72,8 @@ class GrpcServer:
 class Methods(grpc.GenericRpcHandler):
     """All methods of the port by their full names."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, edge: Edge) -> None:
-        service, infer = Service(catalog, metrics), Infer(catalog)
+    def __init__(self, catalog: Catalog, metrics: Metrics, edge: Edge, access: Access) -> None:
+        service, infer = Service(Models(catalog), metrics, access), Infer(catalog)
         health = Health(catalog, edge, frozenset({"", SERVICE}))
         prefix = f"/{SERVICE}/"
         methods = {f"{prefix}{name}": edge.unary(name, method) for name, method in service.methods.items()}
@@ -93,14 +96,14 @@ async def serve(
     metrics: Metrics,
     limits: GrpcLimits | None = None,
     *,
-    access_log: bool = False,
+    extras: Extras | None = None,
 ) -> GrpcServer:
-    """Listens on `host`:`port` (0: any free one). Raises OSError where that cannot be had."""
-    limits = limits or GrpcLimits()
-    edge = Edge(limits, metrics, access_log=access_log)
+    """Listens on `host`:`port` (0: any free one). `extras` as of HTTP. Raises OSError where that cannot be had."""
+    limits, extras = limits or GrpcLimits(), extras or Extras()
+    edge = Edge(limits, metrics, access_log=extras.access_log)
     # The edge refuses first, and says when to come again; this bounds what does not come so far.
     server = grpc.aio.server(options=limits.options(), maximum_concurrent_rpcs=2 * limits.max_calls)
-    server.add_generic_rpc_handlers((Methods(catalog, metrics, edge),))
+    server.add_generic_rpc_handlers((Methods(catalog, metrics, edge, extras.repository),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address)

@@ -324,3 +324,22 @@ def test_damaged_requests_are_refused_or_read(data: st.DataObject) -> None:
         return
     assert request.inputs["x"].shape[1] == 3
     assert request.inputs["x"].nbytes == request.inputs["x"].shape[0] * 12
+
+
+@pytest.mark.parametrize("kind", ["int64_param", "uint64_param"])
+def test_priority_and_time_of_a_request(kind: str) -> None:
+    request = typed("FP32", np.ones(1, np.float32))
+    assert (decode(request, signature("FP32", 1)).priority, decode(request, signature("FP32", 1)).timeout) == (0, None)
+    setattr(request.parameters["priority"], kind, 2)
+    setattr(request.parameters["timeout"], kind, 250_000)
+    found = decode(request, signature("FP32", 1))
+    assert (found.priority, found.timeout) == (2, 0.25)
+
+
+@pytest.mark.parametrize("value", [{"string_param": "1"}, {"int64_param": -1}, {"bool_param": True}])
+def test_a_priority_that_is_no_whole_number(value: dict[str, Any]) -> None:
+    request = typed("FP32", np.ones(1, np.float32))
+    ((kind, given),) = value.items()
+    setattr(request.parameters["priority"], kind, given)
+    with pytest.raises(InvalidRequest, match=r"parameters.priority: must be a whole number"):
+        decode(request, signature("FP32", 1))

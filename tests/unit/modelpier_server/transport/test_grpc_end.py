@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
+from modelpier_server.transport import Extras
 from modelpier_server.transport.grpc import GrpcLimits, serve
 from support import onnx_models
 from support.grpc_load import Load
@@ -70,7 +71,7 @@ async def test_a_port_that_is_taken(identity: Running) -> None:
 
 async def test_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "modelpier_server.access")
-    async with running(servable(onnx_models.identity(), tmp_path), access_log=True) as state:
+    async with running(servable(onnx_models.identity(), tmp_path), extras=Extras(access_log=True)) as state:
         await state.client.infer(row(1, 2, 3))
         await refused(state.client.infer(row(1)))
         found = [(record.method, record.code) for record in caplog.records]  # type: ignore[attr-defined]

@@ -221,6 +221,16 @@ async def test_the_clients_own_time_counts(tmp_path: Path) -> None:
         assert session.runs == [1]
 
 
+async def test_the_time_that_the_request_itself_names_counts(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path, planned(instances=1))
+    async with running(served) as state:
+        request = row(1, 2, 3)
+        request.parameters["timeout"].int64_param = 200_000
+        error = await refused(state.client.infer(request, timeout=20))
+        assert (error.code(), "within the request's time" in told(error)) == (StatusCode.DEADLINE_EXCEEDED, True)
+        session.gate.set()
+
+
 async def test_the_models_time_counts(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path, planned(instances=1, limits=Limits(request_timeout=0.2)))
     async with running(served) as state:

@@ -12,8 +12,10 @@ from grpc import StatusCode
 
 from modelpier_server.protocol.grpc.generated import inference_pb2 as pb
 from modelpier_server.protocol.grpc.generated.health_pb2 import HealthCheckResponse
+from modelpier_server.transport import Access, Extras
 from support import onnx_models
-from support.grpc_serving import Running, one, refused, row, running
+from support.grpc_serving import Running, one, refused, row, running, told
+from support.recorded_control import Recorded
 from support.serving import planned, servable, until
 
 
@@ -95,6 +97,42 @@ async def test_the_index(identity: Running) -> None:
     assert [(m.name, m.version, m.state, m.reason) for m in answer.models] == [("m", "1", "READY", "")]
 
 
+async def test_loading_and_unloading_where_it_is_allowed(tmp_path: Path) -> None:
+    control = Recorded()
+    served = servable(onnx_models.identity(), tmp_path)
+    async with running(served, extras=Extras(repository=Access(control))) as state:
+        answer = await state.client.call("RepositoryIndex", b"", pb.RepositoryIndexResponse)
+        assert [(m.name, m.state, m.reason) for m in answer.models] == [
+            ("m", "READY", ""),
+            ("gone", "UNAVAILABLE", "unloaded"),
+        ]
+        request = pb.RepositoryIndexRequest(ready=True)
+        answer = await state.client.call("RepositoryIndex", request, pb.RepositoryIndexResponse)
+        assert [m.name for m in answer.models] == ["m"]
+        load = pb.RepositoryModelLoadRequest(model_name="gone")
+        await state.client.call("RepositoryModelLoad", load, pb.RepositoryModelLoadResponse)
+        unload = pb.RepositoryModelUnloadRequest(model_name="m")
+        await state.client.call("RepositoryModelUnload", unload, pb.RepositoryModelUnloadResponse)
+        assert control.asked == [("load", "gone"), ("unload", "m")]
+        load.parameters["config"].string_param = "{}"
+        error = await refused(state.client.call("RepositoryModelLoad", load))
+        assert (error.code(), "parameters.config" in told(error)) == (StatusCode.INVALID_ARGUMENT, True)
+        error = await refused(state.client.call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="zz")))
+        assert error.code() is StatusCode.NOT_FOUND
+
+
+async def test_statistics_tell_of_batches_and_failures_as_over_http(tmp_path: Path) -> None:
+    served = servable(onnx_models.identity(), tmp_path)
+    async with running(served) as state:
+        state.metrics._models[("m", "1")] = served._metrics
+        await state.client.infer(one(np.zeros((2, 3), np.float32)))
+        await refused(state.client.infer(row(1)))
+        answer = await state.client.call("ModelStatistics", pb.ModelStatisticsRequest(), pb.ModelStatisticsResponse)
+        (found,) = answer.model_stats
+        assert found.last_inference > 0
+        assert sum(batch.compute_infer.count for batch in found.batch_stats) == 1
+
+
 # ---------------------------------------------------------------------------------------------- health
 async def test_health_by_name(identity: Running) -> None:
     check = identity.client.check
@@ -115,8 +153,8 @@ async def test_health_is_watched(identity: Running) -> None:
     known = HealthCheckResponse
     assert first == [known.SERVING, known.SERVING, known.SERVICE_UNKNOWN]
     identity.shelf.draining = True
-    for told in identity.shelf.watchers:
-        told()
+    for wake in identity.shelf.watchers:
+        wake()
     assert [(await watch.read()).status for watch in (server, model)] == [known.NOT_SERVING] * 2
     unknown.cancel()
     await until(lambda: len(identity.shelf.watchers) == 2)

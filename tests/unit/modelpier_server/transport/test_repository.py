@@ -8,30 +8,12 @@ from pathlib import Path
 import pytest
 
 from modelpier_server.contract import FailureReason, ModelReport, ModelState
-from modelpier_server.errors import NotFound
-from modelpier_server.transport import BY_PLAN, Extras
+from modelpier_server.transport import BY_PLAN, Access, Extras
 from support import onnx_models
+from support.recorded_control import Recorded
 from support.serving import Answer, Client, Shelf, running, servable
 
 INDEX = "/v2/repository/index"
-
-
-class Recorded:
-    """A control that writes down what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-
-    async def load(self, name: str) -> None:
-        self.asked.append(("load", name))
-        if name == "zz":
-            raise NotFound("model 'zz' is none that --model names")
-
-    async def unload(self, name: str) -> None:
-        self.asked.append(("unload", name))
-
-    def unloaded(self) -> list[tuple[str, str]]:
-        return [("gone", "1")]
 
 
 async def act(client: Client, action: str, body: object = None, name: str = "m", **headers: str) -> Answer:
@@ -40,7 +22,9 @@ async def act(client: Client, action: str, body: object = None, name: str = "m",
 
 
 async def test_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running(servable(onnx_models.identity(), tmp_path), extras=Extras(control=Recorded())) as state:
+    async with running(
+        servable(onnx_models.identity(), tmp_path), extras=Extras(repository=Access(Recorded()))
+    ) as state:
         reports = state.shelf.describe()
         for name, how, reason in (
             ("coming", ModelState.WARMING, None),
@@ -67,7 +51,7 @@ async def test_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("extras", "text"),
-    [(Extras(), "--allow-repository-control"), (Extras(no_control=BY_PLAN), "a serving plan decides")],
+    [(Extras(), "--allow-repository-control"), (Extras(repository=Access(refusal=BY_PLAN)), "a serving plan decides")],
 )
 async def test_not_allowed(tmp_path: Path, extras: Extras, text: str) -> None:
     async with running(servable(onnx_models.identity(), tmp_path), extras=extras) as state:
@@ -79,7 +63,7 @@ async def test_not_allowed(tmp_path: Path, extras: Extras, text: str) -> None:
 
 async def test_allowed() -> None:
     control = Recorded()
-    async with running(extras=Extras(control=control)) as state:
+    async with running(extras=Extras(repository=Access(control))) as state:
         client = await state.client()
         assert (await act(client, "load")).status == 200
         assert (await act(client, "unload", {"parameters": {"unload_dependents": False}})).status == 200
@@ -89,7 +73,7 @@ async def test_allowed() -> None:
 
 async def test_what_is_refused_of_a_load() -> None:
     control = Recorded()
-    async with running(extras=Extras(control=control)) as state:
+    async with running(extras=Extras(repository=Access(control))) as state:
         client = await state.client()
         answer = await act(client, "load", {"parameters": {"config": "{}"}})
         assert (answer.status, "parameters.config" in answer.error) == (400, True)
