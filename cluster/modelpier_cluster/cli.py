@@ -147,7 +147,12 @@ def _up_control_plane(arguments: Arguments) -> None:
         folder.write_spec(ClusterSpec(arguments.name, None, 0, built, _options(arguments)))
         options = _options(arguments)
         ControlPlane(
-            controller_manager=True, scheduler=True, folder=folder.path, options=options, detached=True
+            controller_manager=True,
+            scheduler=True,
+            folder=folder.path,
+            options=options,
+            detached=True,
+            timeout=arguments.timeout,
         ).start()
     progress.say(f"control plane {arguments.name} is up")
     print(render(status(folder)))

@@ -43,12 +43,15 @@ class ControlPlane:
         folder: Path | None = None,
         options: Options | None = None,
         detached: bool = False,
+        timeout: float = START_SECONDS,
     ) -> None:
+        """`timeout`: seconds that the API server has to become ready."""
         self._controller_manager = controller_manager
         self._scheduler = scheduler
         self._options = options or Options()
         self._temporary = folder is None
         self._detached = detached
+        self._timeout = timeout
         self._kube = str(programs([KUBE]) / "kube")
         self.folder = Folder(folder or Path(tempfile.mkdtemp(prefix="modelpier-control-plane-")))
         self._processes: GuardedProcesses | None = None
@@ -112,7 +115,7 @@ class ControlPlane:
         )
         self._processes = GuardedProcesses(self.folder.path, processes, detached=self._detached)
         self._processes.start()
-        self._processes.wait_for("the API server", self._started, START_SECONDS)
+        self._processes.wait_for("the API server", self._started, self._timeout)
 
     def _started(self) -> bool:
         # The default namespace appears a moment after /readyz; tests create objects in it at once.
@@ -136,7 +139,7 @@ class ControlPlane:
     def start_api_server(self) -> None:
         """Start it again on the same port and wait until it is ready."""
         self._running().start_one("apiserver")
-        wait_for("the API server", self._started, START_SECONDS, f"See {self.folder.logs}/apiserver.log")
+        wait_for("the API server", self._started, self._timeout, f"See {self.folder.logs}/apiserver.log")
 
     def _running(self) -> GuardedProcesses:
         if not self._processes:

@@ -156,8 +156,11 @@ class Applier:
         try:
             self._learn(target, await self._api.write("POST", path, target.manifest, query=MANAGER))
         except errors.AlreadyExistsError:
-            # Somebody else's, or ours without our labels: the caches show neither.
-            return await self._compare(target, await self._api.get(target.kind.item(target.key)))
+            # Somebody else's, ours without our labels, or ours of a moment ago: the caches show none of them.
+            live = await self._api.get(target.kind.item(target.key))
+            if controller(live).get("uid") == target.owner_uid:
+                self._learn(target, live)
+            return await self._compare(target, live)
         return WROTE
 
     async def _change(self, target: Target, live: Object) -> Applied:

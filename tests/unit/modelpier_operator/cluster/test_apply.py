@@ -91,6 +91,18 @@ async def test_a_change_of_memory_and_plan_is_made_in_that_order(bench: Bench) -
     assert list(dict.fromkeys(bench.plurals())) == ["controllerrevisions", "configmaps"]
 
 
+async def test_what_was_there_already_is_known_afterwards(bench: Bench) -> None:
+    """The caches of a new leader lag behind what the one before it wrote: its status must tell of that."""
+    await bench.apply(bench.wanted())
+    await bench.caches.stop()
+    bench.plurals()
+    late = Caches(bench.api, settings(), Telemetry(), lambda _: None)
+    applied = await Applier(bench.api, late, Telemetry()).children(bench.md, bench.wanted(), ())
+    assert (applied.wrote, bench.plurals()) == (False, [])
+    missing = [c for c in bench.wanted() if late.children[c["kind"]].get(("team", c["metadata"]["name"])) is None]
+    assert missing == []
+
+
 async def test_what_pods_need_is_refused_and_no_pods_are_asked_for(bench: Bench) -> None:
     bench.api.invalid = "ConfigMap"
     applied = await bench.apply(bench.wanted())

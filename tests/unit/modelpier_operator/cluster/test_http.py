@@ -7,10 +7,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
+from modelpier_cluster import pki
 from modelpier_operator.cluster import http
 from modelpier_operator.cluster.http import Origin, Pool
 
@@ -196,11 +199,11 @@ async def test_a_stream_that_nobody_reads_makes_the_server_wait() -> None:
 
     async with served(endless) as (_, pool, origin), pool.stream(get(origin), 5) as (answer, stream):
         assert answer.status == 200
-        before = -1
         async with asyncio.timeout(20):
-            while before != sent:
-                before = sent
-                await asyncio.sleep(0.2)
+            while not stream._paused:  # noqa: ASYNC110 - a flag
+                await asyncio.sleep(0.005)
+        kept = sum(map(len, stream._chunks))
+        assert http.STREAM_BUFFER < kept < 2 * http.STREAM_BUFFER, "what it kept when it stopped reading"
         assert sent < 1024, "64 MiB went into memory"
         assert sum([len(chunk) async for chunk in stream.chunks(5)]) == 1024 * 0x10000
 
@@ -293,6 +296,53 @@ async def test_the_next_address_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(http, "CONNECT_TIMEOUT", 0.2)
         assert (await pool.ask(get(origin), again=False)).body == b"ok"
         assert tried == ["127.0.0.2", "127.0.0.1"]
+
+
+# ------------------------------------------------------------------------------------------------ as in production
+def test_over_tls_on_the_loop_of_production(tmp_path: Path) -> None:
+    """uvloop brings transports of its own, and TLS changes how data come and connections end."""
+    pki.create_pki(tmp_path, ["127.0.0.1"])
+    there, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    there.load_cert_chain(tmp_path / "apiserver.crt", tmp_path / "apiserver.key")
+    piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+
+    async def script(number: int, head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"/watch " in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(100):
+                writer.write(piece)
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+        elif b"/end " in head:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\nno")
+            writer.close()
+        elif number == 2 and b"/break " in head:
+            writer.close()
+        else:
+            writer.write(OK)
+
+    async def scenario() -> None:
+        server = Server(script)
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=there)
+        origin = Origin.of(f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}", ours)
+        pool = Pool(origin)
+        for _ in range(2):
+            assert (await pool.ask(get(origin), again=False)).body == b"ok"
+        assert server.connections == 1
+        answer = await pool.ask(origin.head("GET", "/end", "", None), again=False)
+        assert (answer.status, answer.body) == (403, b"no")
+        assert (await pool.ask(get(origin), again=False)).body == b"ok"
+        assert (await pool.ask(origin.head("GET", "/break", "", None), again=True)).body == b"ok"
+        assert server.connections == 3
+        async with pool.stream(origin.head("GET", "/watch", "", None), 5) as (_, stream):
+            assert sum([len(chunk) async for chunk in stream.chunks(10)]) == 100 * 0x10000
+        stranger = Pool(Origin.of(f"https://localhost:{origin.port}", ssl.create_default_context()))
+        with pytest.raises(ssl.SSLError, match="certificate"):
+            await stranger.ask(get(origin), again=True)
+        pool.close()
+        listening.close()
+
+    uvloop.run(scenario())
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ class FakeServable:
 
     def close(self) -> None:
         self.closed = True
+        self.world.log.append(("close", self.planned.revision))
         self.session.close()
 
 

@@ -111,11 +111,11 @@ async def test_new_waits_for_the_old_one_to_go(bench: Bench, world: World) -> No
     await bench.reach(a=READY)
     world.made[0].in_flight = 1
     bench.apply(model("b"))
-    await bench.until(lambda: ("fetch", "b") in world.log)
-    await asyncio.sleep(0.02)
+    await bench.until(lambda: bench.board.records["b"].fetched)
     assert ("load", "b") not in world.log
     world.made[0].in_flight = 0
     await bench.reach(b=READY)
+    assert world.log.index(("close", "a")) < world.log.index(("load", "b"))
 
 
 async def test_a_candidate_that_fails_leaves_the_pod_ready(bench: Bench, world: World) -> None:
