@@ -123,3 +123,46 @@ def kinds(world: World, *, namespaced: bool) -> str:
     """All that can be listed but Events, which tell of what is gone."""
     known = world.kubectl("api-resources", "--verbs=list", f"--namespaced={json.dumps(namespaced)}", "-o", "name")
     return ",".join(kind for kind in known.split() if kind.partition(".")[0] != "events")
+
+
+CRASH = """
+import os, pathlib, signal
+for folder in pathlib.Path("/proc").iterdir():
+    if folder.name.isdigit() and int(folder.name) != os.getpid():
+        command = (folder / "cmdline").read_text().split(chr(0))
+        if "modelpier_server.runtime.isolation.worker" in command:
+            os.kill(int(folder.name), signal.SIGSEGV)
+            print(folder.name)
+"""
+"""Ends the processes of models within a container and prints their pids. The image has Python and no shell."""
+
+
+def test_the_process_of_an_isolated_model_crashes(
+    world: World, namespace: str, digits: dict[str, str], image: list[float]
+) -> None:
+    """The container goes on, and the model comes back in it."""
+    world.apply(model_deployment("m", digits["1"], server={"isolated": True}), namespace=namespace)
+    world.wait_ready("m", namespace)
+    (pod,) = world.pods("m", namespace)
+
+    def crash() -> list[str]:
+        return world.kubectl("exec", "-n", namespace, pod["metadata"]["name"], "--", "python", "-c", CRASH).split()
+
+    first = crash()
+    assert len(first) == 1
+    url, body = f"{world.service_url('m', namespace)}/model", {"model_name": "m", "input_data": [image]}
+    world.wait(lambda: answers(url, body), "the model to answer again")
+    (now,) = world.pods("m", namespace)
+    assert now["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert restarts([now]) == [0]
+    second = crash()
+    assert len(second) == 1
+    assert second != first, "it was another process that answered"
+
+
+def answers(url: str, body: object) -> bool:
+    """False also while the Service has no endpoint, or answers with a refusal."""
+    try:
+        return post(url, body)[0] == 200
+    except (OSError, ValueError):
+        return False
