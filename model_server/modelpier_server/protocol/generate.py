@@ -19,6 +19,7 @@ from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import elements, nested
 from modelpier_server.protocol.http import Body
 from modelpier_server.protocol.infer_response import dump
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.shape import check_shape
 from modelpier_server.protocol.signature import Signature, Slot
 
@@ -45,7 +46,7 @@ def decode(body: Body, signature: Signature) -> GenerateRequest:
         nested_fields = _object(fields.pop("parameters"), "parameters")
     request_id = None
     if "id" not in signature.inputs and "id" in fields:
-        request_id = _scalar(_decode_id, fields.pop("id"), "id")
+        request_id = decoded(_decode_id, fields.pop("id"), "id")
     if twice := fields.keys() & nested_fields.keys():
         raise InvalidRequest(f"parameters: '{min(twice)[:100]}' is given beside them, too")
     given = _inputs({**fields, **nested_fields}, signature)
@@ -57,12 +58,7 @@ def decode(body: Body, signature: Signature) -> GenerateRequest:
 
 
 def _object(raw: Body | msgspec.Raw, where: str) -> _Fields:
-    try:
-        return _decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{where}: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest(f"{where}: nested too deeply") from error
+    return decoded(_decode, raw, where)
 
 
 def _inputs(fields: _Fields, signature: Signature) -> _Fields:
@@ -72,7 +68,7 @@ def _inputs(fields: _Fields, signature: Signature) -> _Fields:
     for name, raw in fields.items():
         target = alias if name == TEXT_INPUT and alias is not None else name
         if target not in signature.inputs:
-            _scalar(_decode_parameter, raw, f"parameter '{name[:100]}'")
+            decoded(_decode_parameter, raw, f"parameter '{name[:100]}'")
         elif target in found:
             raise InvalidRequest(f"request: '{target}' is given twice")
         else:
@@ -86,13 +82,6 @@ def _text_input(signature: Signature) -> str | None:
         return TEXT_INPUT
     texts = [slot.name for slot in signature.inputs.values() if slot.datatype.name == "BYTES"]
     return texts[0] if len(texts) == 1 else None
-
-
-def _scalar(decode: Any, raw: msgspec.Raw, where: str) -> Any:
-    try:
-        return decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{where}: {error}") from error
 
 
 def _array(raw: msgspec.Raw, slot: Slot, signature: Signature) -> npt.NDArray[Any]:

@@ -18,6 +18,7 @@ from modelpier_server.protocol import binary, elements
 from modelpier_server.protocol.classification import UNSORTED
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.protocol.http import Body
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.shape import check_shape
 from modelpier_server.protocol.signature import Signature, Slot
 
@@ -107,12 +108,7 @@ def decode(body: Body, header_length: int | None, signature: Signature) -> Infer
 
 
 def _message(raw: Body) -> Message:
-    try:
-        return _decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"request: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("request: nested too deeply") from error
+    return decoded(_decode, raw, "request")
 
 
 def _raw(view: memoryview, signature: Signature) -> InferRequest:

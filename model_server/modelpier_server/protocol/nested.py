@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import elements
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.shape import check_shape
 from modelpier_server.protocol.signature import Signature, Slot
 
@@ -57,10 +58,7 @@ def first_byte(raw: msgspec.Raw) -> bytes:
 
 def _by_name(raw: msgspec.Raw, signature: Signature, where: str) -> dict[str, msgspec.Raw]:
     if first_byte(raw) == b"{":
-        try:
-            return _decode_map(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidRequest(f"{where}: {error}") from error
+        return decoded(_decode_map, raw, where)
     if len(signature.inputs) != 1:
         names = ", ".join(f"'{name}'" for name in signature.inputs)
         raise InvalidRequest(f"{where}: the model has the inputs {names}; give an object of input name to lists")

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import numpy.typing as npt
 
-from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import nested
 from modelpier_server.protocol.http import Body
 from modelpier_server.protocol.infer_response import dump
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.signature import Signature
 
 
@@ -31,12 +31,7 @@ _decode = msgspec.json.Decoder(PlainRequest).decode
 
 def decode(body: Body) -> PlainRequest:
     """Raises InvalidRequest naming the field."""
-    try:
-        return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"request: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("request: nested too deeply") from error
+    return decoded(_decode, body, "request")
 
 
 def inputs_of(request: PlainRequest, signature: Signature) -> nested.Inputs:

@@ -17,6 +17,7 @@ from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import nested
 from modelpier_server.protocol.http import Body
 from modelpier_server.protocol.infer_response import dump
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.signature import Signature, Slot
 
 
@@ -40,12 +41,7 @@ _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def message_of(body: Body) -> Message:
     """Raises InvalidRequest."""
-    try:
-        return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"request: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("request: nested too deeply") from error
+    return decoded(_decode, body, "request")
 
 
 def is_infer(message: Message) -> bool:
@@ -112,17 +108,11 @@ def _columns(rows: Sequence[msgspec.Raw], signature: Signature) -> dict[str, msg
 
 
 def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw]:
-    try:
-        return _decode_rows(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{where}: {error}") from error
+    return decoded(_decode_rows, raw, where)
 
 
 def _object(raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw]:
-    try:
-        return _decode_row(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{where}: {error}") from error
+    return decoded(_decode_row, raw, where)
 
 
 def encode(signature: Signature, arrays: Sequence[npt.NDArray[Any]], rows: int | None) -> bytes:

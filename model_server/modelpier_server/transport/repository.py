@@ -15,6 +15,7 @@ import msgspec
 from modelpier_server.errors import Forbidden, InvalidRequest
 from modelpier_server.protocol.http import Body, Request, Response
 from modelpier_server.protocol.model_index import READY, index_entry, unloaded_entry
+from modelpier_server.protocol.reading import decoded
 from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
 from modelpier_server.transport.about import BODY, About
 from modelpier_server.transport.models import Models
@@ -126,9 +127,4 @@ def _limit(_: object) -> int:
 
 
 def _decode(body: Body, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind) if body else kind()
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"request: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("request: nested too deeply") from error
+    return decoded(msgspec.json.Decoder(kind).decode, body, "request") if body else kind()

@@ -90,6 +90,8 @@ async def test_statistics_count(tmp_path: Path) -> None:
         assert (found.name, found.version, found.execution_count) == ("m", "1", 1)
         assert (found.inference_stats.success.count, found.inference_stats.fail.count) == (1, 1)
         assert found.inference_stats.success.ns > found.inference_stats.compute_infer.ns > 0
+        assert found.last_inference > 0
+        assert sum(batch.compute_infer.count for batch in found.batch_stats) == 1
 
 
 async def test_the_index(identity: Running) -> None:
@@ -119,18 +121,6 @@ async def test_loading_and_unloading_where_it_is_allowed(tmp_path: Path) -> None
         assert (error.code(), "parameters.config" in told(error)) == (StatusCode.INVALID_ARGUMENT, True)
         error = await refused(state.client.call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="zz")))
         assert error.code() is StatusCode.NOT_FOUND
-
-
-async def test_statistics_tell_of_batches_and_failures_as_over_http(tmp_path: Path) -> None:
-    served = servable(onnx_models.identity(), tmp_path)
-    async with running(served) as state:
-        state.metrics._models[("m", "1")] = served._metrics
-        await state.client.infer(one(np.zeros((2, 3), np.float32)))
-        await refused(state.client.infer(row(1)))
-        answer = await state.client.call("ModelStatistics", pb.ModelStatisticsRequest(), pb.ModelStatisticsResponse)
-        (found,) = answer.model_stats
-        assert found.last_inference > 0
-        assert sum(batch.compute_infer.count for batch in found.batch_stats) == 1
 
 
 # ---------------------------------------------------------------------------------------------- health
