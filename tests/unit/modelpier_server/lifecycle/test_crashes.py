@@ -40,7 +40,7 @@ async def test_what_production_needs_is_loaded_again_without_another_download(wo
     await bench.reach(a=ModelState.READY)
     assert first.closed
     assert bench.report("a").reason is None
-    assert [step for step, revision in world.log if revision == "a"] == ["fetch", "load", "warm", "load", "warm"]
+    assert [step for step, revision in world.log if revision == "a"] == ["fetch", "load", "warm", "close", "load", "warm"]
     assert world.released == []
 
 
