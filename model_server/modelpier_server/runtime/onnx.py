@@ -7,7 +7,9 @@ runner threads for others (ONNX Runtime releases the GIL).
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import time
 
 # Since 1.29 ONNX Runtime reports its use to its makers unless told otherwise before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -27,15 +29,18 @@ from modelpier_server.contract import FailureReason, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime import extensions, providers, tensors
 from modelpier_server.runtime.cpu import cores
+from modelpier_server.runtime.graph_cache import Entry, GraphCache
 from modelpier_server.runtime.session import Control, Session
 
+log = logging.getLogger(__name__)
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
 _MEMORY_WORDS = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory")
 
 
-def load(path: Path, options: Options) -> Session:
-    """Blocking. `path` is an .onnx file, or a folder with one (and its external data).
+def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | None = None) -> Session:
+    """Blocking. `path` is an .onnx file, or a folder with one (and its external data). With the digest of its bytes a
+    graph may be kept in `graphs`, and used.
 
     Raises ModelError: MODEL_INVALID, PROVIDER_UNAVAILABLE, OUT_OF_MEMORY. External data outside of the model's folder
     is refused by ONNX Runtime itself.
@@ -46,16 +51,66 @@ def load(path: Path, options: Options) -> Session:
     session_options = _session_options(threads)
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
+    entry = _entry(file, options, digest, graphs)
+    session = _create(file, session_options, options) if entry is None else _kept(file, session_options, options, entry)
+    session.disable_fallback()
+    providers.check_taken(options.providers, session.get_providers())
+    return OrtSession(session, instances, threads)
+
+
+def _create(file: Path, session_options: ort.SessionOptions, options: Options) -> ort.InferenceSession:
     asked = [(provider.name, dict(provider.options)) for provider in options.providers]
     try:
-        session = ort.InferenceSession(str(file), session_options, providers=asked)
+        return ort.InferenceSession(str(file), session_options, providers=asked)
     except MemoryError as error:
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own
         raise ModelError(_reason(error), f"{file.name}: {_text(error)}") from error
-    session.disable_fallback()
-    providers.check_taken(options.providers, session.get_providers())
-    return OrtSession(session, instances, threads)
+
+
+def _entry(file: Path, options: Options, digest: str, graphs: GraphCache | None) -> Entry | None:
+    """None for what has no graph to keep: files beside the model may be its external data, of which a file's digest
+    says nothing and to which a graph elsewhere would lose the way; and TensorRT keeps its engines itself.
+    """
+    kept = {providers.CPU, providers.CUDA}
+    if graphs is None or not digest or not kept.issuperset(p.name for p in options.providers):
+        return None
+    if any(other != file for other in file.parent.iterdir()):
+        return None
+    about = [ort.__version__, *(f"{p.name} {sorted(p.options.items())}" for p in options.providers)]
+    return graphs.entry(digest, " ".join(about))
+
+
+def _kept(file: Path, session_options: ort.SessionOptions, options: Options, entry: Entry) -> ort.InferenceSession:
+    """As `_create`, with what `entry` keeps, or for it to keep."""
+    start = time.perf_counter()
+    if (graph := entry.kept()) is not None:
+        ready = session_options.graph_optimization_level
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = _create(graph, session_options, options)
+        except ModelError as error:
+            log.warning("a kept graph cannot be loaded: the model itself is", extra={"error": str(error)})
+            entry.forget()
+            session_options.graph_optimization_level = ready
+        else:
+            entry.used(time.perf_counter() - start)
+            return session
+    target = entry.target(file.stat().st_size)
+    if target is None:
+        start = time.perf_counter()
+        session = _create(file, session_options, options)
+        entry.loaded(time.perf_counter() - start)
+        return session
+    session_options.optimized_model_filepath = str(target)
+    try:
+        session = _create(file, session_options, options)
+    except ModelError:  # the disk is full, or the model itself is bad: without the graph it shows
+        entry.abandon(target)
+        session_options.optimized_model_filepath = ""
+        return _create(file, session_options, options)
+    entry.written(target)
+    return session
 
 
 def _model_file(path: Path) -> Path:
