@@ -25,13 +25,20 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from modelpier_server.contract import FailureReason, Options
+from modelpier_server.contract import FailureReason, GraphOptimization, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import extensions, providers, tensors
+from modelpier_server.runtime import captured, extensions, providers, tensors
+from modelpier_server.runtime.captured import Captured
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.graph_cache import Entry, GraphCache
 from modelpier_server.runtime.session import Control, Session
 
+_LEVELS = {
+    GraphOptimization.DISABLED: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    GraphOptimization.BASIC: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    GraphOptimization.EXTENDED: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    GraphOptimization.ALL: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 log = logging.getLogger(__name__)
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
@@ -49,13 +56,14 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
     file = _model_file(path)
     instances, threads = _layout(options)
     session_options = _session_options(threads)
+    session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
     entry = _entry(file, options, digest, graphs)
     session = _create(file, session_options, options) if entry is None else _kept(file, session_options, options, entry)
     session.disable_fallback()
     providers.check_taken(options.providers, session.get_providers())
-    return OrtSession(session, instances, threads)
+    return OrtSession(session, instances, threads, graphs=providers.captures(options.providers))
 
 
 def _create(file: Path, session_options: ort.SessionOptions, options: Options) -> ort.InferenceSession:
@@ -77,7 +85,11 @@ def _entry(file: Path, options: Options, digest: str, graphs: GraphCache | None)
         return None
     if any(other != file for other in file.parent.iterdir()):
         return None
-    about = [ort.__version__, *(f"{p.name} {sorted(p.options.items())}" for p in options.providers)]
+    about = [
+        ort.__version__,
+        options.graph_optimization,
+        *(f"{p.name} {sorted(p.options.items())}" for p in options.providers),
+    ]
     return graphs.entry(digest, " ".join(about))
 
 
@@ -159,7 +171,8 @@ class OrtSession:
     on_loop = True
     lost = None
 
-    def __init__(self, session: ort.InferenceSession, instances: int, threads: int) -> None:
+    def __init__(self, session: ort.InferenceSession, instances: int, threads: int, *, graphs: bool = False) -> None:
+        """`graphs`: runs of fixed sizes are captured, all others must say that they are not to be."""
         self._session: ort.InferenceSession | None = session
         self.inputs = tensors.specs(session.get_inputs(), "input")
         self.outputs = tensors.specs(session.get_outputs(), "output")
@@ -167,6 +180,8 @@ class OrtSession:
         self.provider: str = session.get_providers()[0]
         self.instances = instances
         self.caller_only = threads == 1 and self.provider == providers.CPU
+        self._captured: Captured | None = None
+        self._graphs = graphs
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def run(
@@ -176,7 +191,12 @@ class OrtSession:
         if session is None:
             raise InferenceFailed("the model is closed")
         options = None if control is None else control.handle or _abortable(control)
+        if self._graphs:
+            options = options or ort.RunOptions()
+            options.add_run_config_entry(captured.GRAPH_ID, captured.EAGER)
         try:
+            if self._captured is not None and (fixed := self._captured.run(feeds, outputs)) is not None:
+                return fixed
             if self._has_bf16:
                 return _run_values(session, feeds, outputs, options)
             arrays: list[npt.NDArray[Any]] = session.run(outputs, feeds, options)
@@ -189,8 +209,18 @@ class OrtSession:
             raise failed(f"the model failed: {_text(error)}") from error
         return arrays
 
+    def prepare(self, most: int) -> None:
+        if not self._graphs or self._session is None:
+            return
+        if reason := captured.objection(self.inputs, self.outputs):
+            log.warning("no graphs are captured", extra={"reason": reason})
+            return
+        made = Captured(self._session, (self.inputs, self.outputs))
+        made.prepare(most)
+        self._captured = made
+
     def close(self) -> None:
-        self._session = None
+        self._session = self._captured = None
 
 
 def _abortable(control: Control) -> ort.RunOptions:

@@ -46,6 +46,9 @@ class FakeSession:
     ) -> list[npt.NDArray[Any]]:
         raise AssertionError("nothing is run in these tests")
 
+    def prepare(self, most: int) -> None:
+        raise AssertionError("nothing is run in these tests")
+
     def close(self) -> None:
         self.closed = True
 

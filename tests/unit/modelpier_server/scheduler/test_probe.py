@@ -123,12 +123,14 @@ def test_no_more_rows_are_tried_once_they_bring_nothing(tmp_path: Path) -> None:
     """Each row takes 10 ms: sizes 2 and 4 show it, 8 to 64 would only delay the start."""
 
     class Linear(Scripted):
-        def run(self, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+        def run(
+            self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+        ) -> list[np.ndarray]:
             self._seconds = 0.01 * len(next(iter(feeds.values())))
-            return super().run(feeds, outputs)
+            return super().run(feeds, outputs, control)
 
     session = Linear(runtime.load(write(onnx_models.identity(), tmp_path / "m.onnx"), Options()))
-    finding = probe(session, Batching())  # type: ignore[arg-type]
+    finding = probe(session, Batching())
     assert finding.max_rows == 0
     assert "bring no more rows" in finding.why
     assert session.runs <= 1 + 3 * 4 + 4
