@@ -28,6 +28,7 @@ from modelpier_server.lifecycle.watch import watch
 from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
 from modelpier_server.runtime import load, memory
+from modelpier_server.runtime.graph_cache import GraphCache
 from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.settings import PlanSource, Settings
 from modelpier_server.telemetry import Metrics
@@ -52,6 +53,8 @@ EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
 ADMIN_LIMITS = HttpLimits(max_body_bytes=LARGEST, max_buffered_bytes=8 * LARGEST)
 """Before a signature is looked at, anybody may have sent the body."""
+MOST_GRAPHS = 2 << 30
+"""Bytes of optimised graphs that are kept in the model cache."""
 LAST_ANSWERS = 1.0
 """Seconds that requests to the admin port get at the end."""
 
@@ -66,7 +69,8 @@ class Process:
         self._metrics = Metrics()
         self._catalog: Catalog[Servable] = Catalog()
         self._board: Board[Servable] = Board()
-        places = Places(Disk(settings.model_dir, settings.model_storage), settings.credentials_dir, settings.pvc_dir)
+        self._disk = Disk(settings.model_dir, settings.model_storage, settings.model_dir / "graphs")
+        places = Places(self._disk, settings.credentials_dir, settings.pvc_dir)
         self._repository = Repository(places, environment, isolated=settings.source is not None)
         self._repository.clean()
         self._follower = Follower(
@@ -106,10 +110,12 @@ class Process:
 
     # -------------------------------------------------------------------------------------------- the beginning
     def _tools(self) -> Tools[Servable]:
-        turns = Turns()
+        turns, disk = Turns(), self._disk
+        assert disk.spare is not None
+        graphs = GraphCache(disk.spare, MOST_GRAPHS, lambda size: disk.free() >= size)
         return Tools(
             fetch=self._repository.fetch,
-            load=load,
+            load=lambda path, options, stop, digest: load(path, options, stop, digest, graphs),
             serve=lambda session, planned: Servable(session, planned, self._metrics, turns),
             release=self._repository.release,
             sweep=self._repository.sweep,

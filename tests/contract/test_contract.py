@@ -19,6 +19,7 @@ from modelpier_server.contract import (
     ContractError,
     Failure,
     FailureReason,
+    GraphOptimization,
     Limits,
     ModelReport,
     ModelState,
@@ -41,6 +42,7 @@ options = st.builds(
     ),
     instances=whole,
     threads=whole,
+    graph_optimization=st.sampled_from(GraphOptimization),
     batching=st.builds(
         Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3), st.dictionaries(text, st.floats(-9, 9)), text
     ),
@@ -220,6 +222,7 @@ def test_hostile_bytes(kind: Any, raw: bytes) -> None:
         (("models", 0, "options", "providers"), 5, "plan.models[0].options.providers"),
         (("models", 0, "options", "providers"), ["CPU"], "plan.models[0].options.providers[0]"),
         (("models", 0, "options", "limits", "request_timeout"), 0, "request_timeout"),
+        (("models", 0, "options", "graph_optimization"), "all", "graph_optimization"),
         (("models", 0, "options", "limits", "priority_levels"), 0, "priority_levels"),
         (("models", 0, "options", "limits", "priority_levels"), 17, "priority_levels"),
         (("models", 0, "options", "limits", "run_timeout"), -1, "run_timeout"),

@@ -53,5 +53,8 @@ class Wrapped:
     ) -> list[np.ndarray]:
         return self._session.run(feeds, outputs, control)
 
+    def prepare(self, most: int) -> None:
+        self._session.prepare(most)
+
     def close(self) -> None:
         self._session.close()

@@ -60,6 +60,7 @@ _servers: dict[str, Any] = {
     "imagePullSecrets": st.lists(_names, max_size=3, unique=True),
     "serviceAccountName": _names,
     "runtimeUpgrade": st.sampled_from(["Manual", "Auto"]),
+    "graphOptimization": st.sampled_from(["Disabled", "Basic", "Extended", "All"]),
 }
 _tolerations = st.one_of(
     _some({"key": _names}, value=_names, effect=st.just("NoSchedule")),
@@ -158,6 +159,7 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("server.executionProviders", st.just([{"name": "CPUExecutionProvider"}, {"name": "CPUExecutionProvider"}])),
     ("server.executionProviders", st.just([{"name": "cuda"}])),
     ("server.runtimeUpgrade", st.just("auto")),
+    ("server.graphOptimization", st.just("all")),
     ("resources.gpu", st.sampled_from([-1, 65, "1"])),
     (
         "resources.gpuResource",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from modelpier_server.contract import decoding
@@ -41,6 +42,15 @@ class Limits:
     """Seconds that one run may take before it is ended. 0: `request_timeout`, or ten times the longest run so far."""
 
 
+class GraphOptimization(StrEnum):
+    """Levels of ONNX Runtime, each with those before it."""
+
+    DISABLED = "Disabled"
+    BASIC = "Basic"  # constant folding, redundant nodes
+    EXTENDED = "Extended"  # fusions for single providers
+    ALL = "All"  # layouts for this processor
+
+
 @dataclass(frozen=True)
 class Provider:
     """An ONNX Runtime execution provider and its options."""
@@ -61,6 +71,7 @@ class Options:
     isolated: bool = False
     """In a process of its own: a crash of the model takes nobody else. Running out of the container's memory does where
     the kubelet sets memory.oom.group."""
+    graph_optimization: GraphOptimization = GraphOptimization.ALL
 
 
 def read_options(value: Any, where: str) -> Options:
@@ -84,6 +95,9 @@ def read_options(value: Any, where: str) -> Options:
         instances=decoding.whole(data, "instances", where, default=0),
         threads=decoding.whole(data, "threads", where, default=0),
         isolated=decoding.flag(data, "isolated", where, default=False),
+        graph_optimization=decoding.member(GraphOptimization, data, "graph_optimization", where)
+        if "graph_optimization" in data
+        else default.graph_optimization,
         batching=Batching(
             enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),
             max_rows=decoding.whole(

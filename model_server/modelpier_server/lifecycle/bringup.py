@@ -182,7 +182,9 @@ class BringUp(Generic[S]):
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
             started = time.perf_counter()
-            record.session = self.tools.load(record.fetched.path, record.planned.options, record.stop)
+            record.session = self.tools.load(
+                record.fetched.path, record.planned.options, record.stop, record.fetched.digest
+            )
             record.fetched.check()
             record.timings["load"] = round(time.perf_counter() - started, 4)
 

@@ -37,7 +37,8 @@ class Tools(Generic[S]):
     """
 
     fetch: Callable[[PlannedModel, threading.Event], Fetched]
-    load: Callable[[Path, Options, threading.Event], Session]
+    load: Callable[[Path, Options, threading.Event, str], Session]
+    """Of what was fetched; the text is its digest."""
     serve: Callable[[Session, PlannedModel], S]
     release: Callable[[str], None]
     """Called with the digest of a model that is loaded no more."""

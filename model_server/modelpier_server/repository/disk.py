@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,24 +19,34 @@ SPARE = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Disk:
-    """`limit`: bytes that `root` may hold (0: all that the volume has): a kubelet evicts a pod that takes more."""
+    """`limit`: bytes that `root` may hold (0: all that the volume has): a kubelet evicts a pod that takes more.
+
+    `spare`: a folder of what can be made again, which has to go before a download is refused.
+    """
 
     root: Path
     limit: int = 0
+    spare: Path | None = None
 
     def ensure(self, size: int) -> None:
         """Raises ModelError(DISK_FULL) before a download rather than in the middle of it."""
-        there = next(p for p in (self.root, *self.root.parents) if p.exists())
-        space = os.statvfs(there)
-        free = space.f_bavail * space.f_frsize - SPARE
-        if self.limit:
-            free = min(free, self.limit - self._used())
+        free = self.free()
+        if free < size and self.spare is not None and self.spare.exists():
+            shutil.rmtree(self.spare, ignore_errors=True)
+            free = self.free()
         if free < size:
             raise ModelError(
                 FailureReason.DISK_FULL,
                 f"the model takes {_mebibytes(size)} and the model cache has room for {_mebibytes(max(0, free))}; "
                 "give it more storage",
             )
+
+    def free(self) -> int:
+        """Bytes that downloads may still take."""
+        there = next(p for p in (self.root, *self.root.parents) if p.exists())
+        space = os.statvfs(there)
+        free = space.f_bavail * space.f_frsize - SPARE
+        return min(free, self.limit - self._used()) if self.limit else free
 
     def _used(self) -> int:
         return sum(

@@ -7,7 +7,9 @@ runner threads for others (ONNX Runtime releases the GIL).
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import time
 
 # Since 1.29 ONNX Runtime reports its use to its makers unless told otherwise before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -23,19 +25,29 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from modelpier_server.contract import FailureReason, Options
+from modelpier_server.contract import FailureReason, GraphOptimization, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import extensions, providers, tensors
+from modelpier_server.runtime import captured, extensions, providers, tensors
+from modelpier_server.runtime.captured import Captured
 from modelpier_server.runtime.cpu import cores
+from modelpier_server.runtime.graph_cache import Entry, GraphCache
 from modelpier_server.runtime.session import Control, Session
 
+_LEVELS = {
+    GraphOptimization.DISABLED: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    GraphOptimization.BASIC: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    GraphOptimization.EXTENDED: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    GraphOptimization.ALL: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+log = logging.getLogger(__name__)
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
 _MEMORY_WORDS = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory")
 
 
-def load(path: Path, options: Options) -> Session:
-    """Blocking. `path` is an .onnx file, or a folder with one (and its external data).
+def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | None = None) -> Session:
+    """Blocking. `path` is an .onnx file, or a folder with one (and its external data). With the digest of its bytes a
+    graph may be kept in `graphs`, and used.
 
     Raises ModelError: MODEL_INVALID, PROVIDER_UNAVAILABLE, OUT_OF_MEMORY. External data outside of the model's folder
     is refused by ONNX Runtime itself.
@@ -44,18 +56,73 @@ def load(path: Path, options: Options) -> Session:
     file = _model_file(path)
     instances, threads = _layout(options)
     session_options = _session_options(threads)
+    session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
+    entry = _entry(file, options, digest, graphs)
+    session = _create(file, session_options, options) if entry is None else _kept(file, session_options, options, entry)
+    session.disable_fallback()
+    providers.check_taken(options.providers, session.get_providers())
+    return OrtSession(session, instances, threads, graphs=providers.captures(options.providers))
+
+
+def _create(file: Path, session_options: ort.SessionOptions, options: Options) -> ort.InferenceSession:
     asked = [(provider.name, dict(provider.options)) for provider in options.providers]
     try:
-        session = ort.InferenceSession(str(file), session_options, providers=asked)
+        return ort.InferenceSession(str(file), session_options, providers=asked)
     except MemoryError as error:
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own
         raise ModelError(_reason(error), f"{file.name}: {_text(error)}") from error
-    session.disable_fallback()
-    providers.check_taken(options.providers, session.get_providers())
-    return OrtSession(session, instances, threads)
+
+
+def _entry(file: Path, options: Options, digest: str, graphs: GraphCache | None) -> Entry | None:
+    """None for what has no graph to keep: files beside the model may be its external data, of which a file's digest
+    says nothing and to which a graph elsewhere would lose the way; and TensorRT keeps its engines itself.
+    """
+    kept = {providers.CPU, providers.CUDA}
+    if graphs is None or not digest or not kept.issuperset(p.name for p in options.providers):
+        return None
+    if any(other != file for other in file.parent.iterdir()):
+        return None
+    about = [
+        ort.__version__,
+        options.graph_optimization,
+        *(f"{p.name} {sorted(p.options.items())}" for p in options.providers),
+    ]
+    return graphs.entry(digest, " ".join(about))
+
+
+def _kept(file: Path, session_options: ort.SessionOptions, options: Options, entry: Entry) -> ort.InferenceSession:
+    """As `_create`, with what `entry` keeps, or for it to keep."""
+    start = time.perf_counter()
+    if (graph := entry.kept()) is not None:
+        ready = session_options.graph_optimization_level
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = _create(graph, session_options, options)
+        except ModelError as error:
+            log.warning("a kept graph cannot be loaded: the model itself is", extra={"error": str(error)})
+            entry.forget()
+            session_options.graph_optimization_level = ready
+        else:
+            entry.used(time.perf_counter() - start)
+            return session
+    target = entry.target(file.stat().st_size)
+    if target is None:
+        start = time.perf_counter()
+        session = _create(file, session_options, options)
+        entry.loaded(time.perf_counter() - start)
+        return session
+    session_options.optimized_model_filepath = str(target)
+    try:
+        session = _create(file, session_options, options)
+    except ModelError:  # the disk is full, or the model itself is bad: without the graph it shows
+        entry.abandon(target)
+        session_options.optimized_model_filepath = ""
+        return _create(file, session_options, options)
+    entry.written(target)
+    return session
 
 
 def _model_file(path: Path) -> Path:
@@ -104,7 +171,8 @@ class OrtSession:
     on_loop = True
     lost = None
 
-    def __init__(self, session: ort.InferenceSession, instances: int, threads: int) -> None:
+    def __init__(self, session: ort.InferenceSession, instances: int, threads: int, *, graphs: bool = False) -> None:
+        """`graphs`: runs of fixed sizes are captured, all others must say that they are not to be."""
         self._session: ort.InferenceSession | None = session
         self.inputs = tensors.specs(session.get_inputs(), "input")
         self.outputs = tensors.specs(session.get_outputs(), "output")
@@ -112,6 +180,8 @@ class OrtSession:
         self.provider: str = session.get_providers()[0]
         self.instances = instances
         self.caller_only = threads == 1 and self.provider == providers.CPU
+        self._captured: Captured | None = None
+        self._graphs = graphs
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def run(
@@ -121,7 +191,12 @@ class OrtSession:
         if session is None:
             raise InferenceFailed("the model is closed")
         options = None if control is None else control.handle or _abortable(control)
+        if self._graphs:
+            options = options or ort.RunOptions()
+            options.add_run_config_entry(captured.GRAPH_ID, captured.EAGER)
         try:
+            if self._captured is not None and (fixed := self._captured.run(feeds, outputs)) is not None:
+                return fixed
             if self._has_bf16:
                 return _run_values(session, feeds, outputs, options)
             arrays: list[npt.NDArray[Any]] = session.run(outputs, feeds, options)
@@ -134,8 +209,18 @@ class OrtSession:
             raise failed(f"the model failed: {_text(error)}") from error
         return arrays
 
+    def prepare(self, most: int) -> None:
+        if not self._graphs or self._session is None:
+            return
+        if reason := captured.objection(self.inputs, self.outputs):
+            log.warning("no graphs are captured", extra={"reason": reason})
+            return
+        made = Captured(self._session, (self.inputs, self.outputs))
+        made.prepare(most)
+        self._captured = made
+
     def close(self) -> None:
-        self._session = None
+        self._session = self._captured = None
 
 
 def _abortable(control: Control) -> ort.RunOptions:

@@ -36,6 +36,11 @@ OPTIONS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 
 
+def captures(asked: Sequence[Provider]) -> bool:
+    """Whether runs are to be captured as CUDA graphs."""
+    return asked[0].name == CUDA and asked[0].options.get("enable_cuda_graph", "0").lower() in {"1", "true"}
+
+
 def check(asked: Sequence[Provider], available: Sequence[str]) -> None:
     """Raises ModelError(PROVIDER_UNAVAILABLE) naming the provider or option that cannot be had."""
     for provider in asked:

@@ -80,5 +80,8 @@ class Session(Protocol):
         when `control` has ended it.
         """
 
+    def prepare(self, most: int) -> None:
+        """Blocking; before it serves. Rows do not know each other, and a run will hold `most` of them at most."""
+
     def close(self) -> None:
         """Gives the memory back; no run may be under way."""

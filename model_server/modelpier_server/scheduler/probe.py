@@ -30,6 +30,10 @@ SLOWEST = 1.0
 """Seconds: a model that takes longer for one row is not run again and again to find out about batches."""
 RUN_LIMIT = 0.25
 """Seconds: no more rows are tried once a run takes longer."""
+FLAT = 1.05
+"""Sizes that bring less than this times the best rate so far; after two of them no more rows are tried."""
+MEASURE_LIMIT = 0.1
+"""Seconds after which a size is not run once more to be measured better."""
 ELEMENTS_LIMIT = 1 << 24
 """Elements of one input: no more rows are tried beyond."""
 
@@ -142,8 +146,8 @@ def same(spec: TensorSpec, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> b
 def _choose_rows(session: Session, limit: int, size: int, one_row: float, finding: Finding) -> None:
     random = np.random.default_rng(1)
     rates = {1: 1 / one_row}
-    rows = 2
-    while rows <= limit:
+    rows, flat = 2, 0
+    while rows <= limit and flat < 2:
         feeds = make_feeds(session, rows, size, random)
         if max(array.size for array in feeds.values()) > ELEMENTS_LIMIT:
             break
@@ -151,6 +155,7 @@ def _choose_rows(session: Session, limit: int, size: int, one_row: float, findin
             seconds = _measure(session, feeds, finding)
         except ServerError:
             break
+        flat = flat + 1 if rows / seconds < FLAT * max(rates.values()) else 0
         rates[rows] = rows / seconds
         if seconds > RUN_LIMIT:
             break
@@ -168,12 +173,13 @@ def _choose_rows(session: Session, limit: int, size: int, one_row: float, findin
 
 def _measure(session: Session, feeds: Feeds, finding: Finding) -> float:
     """Seconds of the shortest of a few runs after a first one, which may still allocate."""
-    outputs, shortest = _outputs(session), float("inf")
-    for _ in range(4):
+    outputs, shortest, begin = _outputs(session), float("inf"), time.perf_counter()
+    for count in range(1, 5):
         start = time.perf_counter()
         session.run(feeds, outputs)
-        shortest = min(shortest, time.perf_counter() - start)
-        if shortest > RUN_LIMIT:
+        end = time.perf_counter()
+        shortest = min(shortest, end - start)
+        if shortest > RUN_LIMIT or (count > 1 and end - begin > MEASURE_LIMIT):
             break
     finding.costs.append((sum(array.size for array in feeds.values()), shortest))
     return max(shortest, 1e-9)

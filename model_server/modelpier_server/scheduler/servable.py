@@ -112,6 +112,7 @@ class Servable:
             self._forecast.learn(elements, seconds)
         if self.finding.max_rows:
             self.signature = replace(self.signature, empty_rows=False)
+            self.session.prepare(self.finding.max_rows)
         fields = {"model": self.name, "version": self.version, "batching": self.finding.why}
         log.info("model warmed up", extra={**fields, "provider": self.session.provider})
 

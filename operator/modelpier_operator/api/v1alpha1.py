@@ -131,6 +131,13 @@ class Limits(Section):
     """Size of a request; a larger one is answered 413."""
 
 
+class GraphOptimization(StrEnum):
+    DISABLED = "Disabled"
+    BASIC = "Basic"
+    EXTENDED = "Extended"
+    ALL = "All"
+
+
 class RuntimeUpgrade(StrEnum):
     MANUAL = "Manual"
     AUTO = "Auto"
@@ -152,6 +159,9 @@ class Server(Section):
     """Whether the model runs in a process of its own within the pod. When that crashes, its callers are told and it is
     loaded again, while the server goes on; each run costs some 0.1 ms more, and about half a
     millisecond per 600 kB in and out."""
+    graph_optimization: GraphOptimization = GraphOptimization.ALL
+    """How far ONNX Runtime may rewrite the model before it runs. All is the fastest; a lower level helps when a
+    rewritten model answers otherwise."""
     batching: Batching = Batching()
     """How requests are put together into runs."""
     limits: Limits = Limits()

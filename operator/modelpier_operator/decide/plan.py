@@ -113,6 +113,7 @@ def _options(revision: Revision) -> contract.Options:
         instances=instances,
         threads=threads,
         isolated=server.isolated,
+        graph_optimization=contract.GraphOptimization(server.graph_optimization.value),
         batching=contract.Batching(
             server.batching.enabled,
             server.batching.max_rows,

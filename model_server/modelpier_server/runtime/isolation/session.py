@@ -199,6 +199,9 @@ class IsolatedSession:
         finally:
             self._free.put(channel)
 
+    def prepare(self, most: int) -> None:
+        """Its process runs everything in sizes as they come."""
+
     def close(self) -> None:
         if self._closing:
             return

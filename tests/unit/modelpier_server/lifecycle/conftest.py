@@ -46,6 +46,9 @@ class FakeSession:
     ) -> list[npt.NDArray[Any]]:
         raise AssertionError("nothing is run in these tests")
 
+    def prepare(self, most: int) -> None:
+        raise AssertionError("nothing is run in these tests")
+
     def close(self) -> None:
         self.closed = True
 
@@ -125,7 +128,7 @@ class World:
             planned_of[path] = planned
             return Fetched(path, self.digests.get(planned.uri, DIGEST), 123)
 
-        def load(path: Path, options: Options, stop: threading.Event) -> FakeSession:
+        def load(path: Path, options: Options, stop: threading.Event, _digest: str) -> FakeSession:
             self.act("load", planned_of[path], stop if options.isolated else None)
             return FakeSession(lost=Future() if options.isolated else None)
 

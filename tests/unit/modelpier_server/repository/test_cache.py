@@ -39,3 +39,16 @@ def test_room_counts_what_is_there(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r"room for 0\.1 MiB"):
         Disk(tmp_path, limit=200_000).ensure(150_000)
+
+
+def test_what_can_be_made_again_goes_before_a_download_is_refused(tmp_path: Path) -> None:
+    graphs = tmp_path / "graphs"
+    graphs.mkdir()
+    (graphs / "a.onnx").write_bytes(b"x" * 100_000)
+    disk = Disk(tmp_path, 200_000, graphs)
+    disk.ensure(50_000)
+    assert graphs.exists()
+    disk.ensure(150_000)
+    assert not graphs.exists()
+    with pytest.raises(ModelError):
+        disk.ensure(250_000)

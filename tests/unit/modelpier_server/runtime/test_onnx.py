@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from modelpier_server import runtime
-from modelpier_server.contract import FailureReason, Options, Provider, TensorSpec
+from modelpier_server.contract import FailureReason, GraphOptimization, Options, Provider, TensorSpec
 from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
 from modelpier_server.protocol.datatypes import DATATYPES
 from support import onnx_models
@@ -63,6 +63,14 @@ def test_symbols_are_known(tmp_path: Path) -> None:
     session = load(onnx_models.variable_length(), tmp_path)
     assert session.axes == {"ids": ("batch", "length"), "y": ("batch", "length")}
     assert session.provider == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("level", GraphOptimization)
+def test_the_level_of_optimisation_is_the_one_asked_for(tmp_path: Path, level: GraphOptimization) -> None:
+    session = load(onnx_models.mlp(), tmp_path, graph_optimization=level)
+    found = session._session.get_session_options().graph_optimization_level  # type: ignore[attr-defined]
+    assert found.name == ("ORT_DISABLE_ALL" if level is GraphOptimization.DISABLED else f"ORT_ENABLE_{level.name}")
+    assert session.run({"x": np.zeros((1, 32), np.float32)}, ["y"])[0].shape == (1, 4)
 
 
 def test_telemetry_is_off() -> None:

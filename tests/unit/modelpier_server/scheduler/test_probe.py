@@ -119,6 +119,23 @@ def test_a_model_that_does_not_fit_the_memory_is_not_served(tmp_path: Path) -> N
     assert error.value.reason is FailureReason.OUT_OF_MEMORY
 
 
+def test_no_more_rows_are_tried_once_they_bring_nothing(tmp_path: Path) -> None:
+    """Each row takes 10 ms: sizes 2 and 4 show it, 8 to 64 would only delay the start."""
+
+    class Linear(Scripted):
+        def run(
+            self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+        ) -> list[np.ndarray]:
+            self._seconds = 0.01 * len(next(iter(feeds.values())))
+            return super().run(feeds, outputs, control)
+
+    session = Linear(runtime.load(write(onnx_models.identity(), tmp_path / "m.onnx"), Options()))
+    finding = probe(session, Batching())
+    assert finding.max_rows == 0
+    assert "bring no more rows" in finding.why
+    assert session.runs <= 1 + 3 * 4 + 4
+
+
 def test_slow_models_are_not_run_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "SLOWEST", 0.01)
     monkeypatch.setattr(probing, "RUN_LIMIT", 0.005)
