@@ -144,6 +144,8 @@ class World:
     # -------------------------------------------------------------------------------------------- controllers
     def _deployments(self) -> None:
         for deployment in self.store.list("Deployment"):
+            if deployment["metadata"].get("deletionTimestamp"):
+                continue
             pod_set, wanted = deployment["metadata"]["name"], deployment["spec"]["replicas"]
             mine = [p for p in self.pods(pod_set) if not _leaving(p)]
             for _ in range(wanted - len(mine)):
