@@ -21,7 +21,7 @@ from modelpier_operator import names
 from modelpier_operator.cluster.kinds import CHILDREN, MODEL_DEPLOYMENT, controller
 from modelpier_server.contract import FailureReason
 from support.api import merge
-from support.builders import settings
+from support.builders import KEYS, OTHER_KEYS, settings
 from support.faults import Fault, Faulty, Journal
 from support.operator_rig import Rig
 from support.world import Behaviour, World
@@ -100,6 +100,7 @@ class Machine:
         self.foreign: dict[tuple[str, str], Object] = {}
         self.held: set[tuple[str, str]] = set()
         self.journal = Journal()
+        self.keys = KEYS
 
     def play(self, program: Iterable[Act]) -> None:
         """Raises AssertionError for what does not hold in the end, or on the way."""
@@ -119,7 +120,7 @@ class Machine:
     # ------------------------------------------------------------------------------------------ the operator's life
     async def _boot(self) -> None:
         self.api = Faulty(self.here.connect(), journal=self.journal)
-        self.rig = Rig(self.api, self.world, chosen=settings(allow_pod_overrides=True))
+        self.rig = Rig(self.api, self.world, chosen=settings(allow_pod_overrides=True), keys=self.keys)
         await self.here.patiently(self.rig.start())
 
     async def _reboot(self) -> None:
@@ -151,6 +152,12 @@ class Machine:
     @act()
     def restart(self) -> None:
         self.here.run(self._reboot())
+
+    @act()
+    def restart_with_another_key(self) -> None:
+        """The Secret with the key that signs plans was deleted, and an operator started."""
+        self.keys = OTHER_KEYS if self.keys == KEYS else KEYS
+        self.restart()
 
     @act(faults=st.lists(st.sampled_from(NOT_CRASHES), min_size=1, max_size=6))
     def faults_ahead(self, faults: list[Fault]) -> None:

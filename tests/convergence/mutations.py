@@ -127,6 +127,18 @@ MUTATIONS = {
         "except errors.UnavailableError:\n            return False\n        except errors.NotFoundError:",
         "the only write is refused",
     ),
+    "nobody renews pods that take no plan any more": Mutation(
+        "judge.py",
+        "return known if given_up or last else None",
+        "return known",
+        "another key, and a plan that is lost",
+    ),
+    "the last plan of an old key is signed anew": Mutation(
+        "decide/plan.py",
+        "if not ours and (last := kept(revision, pod_set, identity)):",
+        "if (last := kept(revision, pod_set, identity)) and False:",
+        f"{UNIT}/judge/test_keys.py::test_what_serves_is_left_alone_and_starts_again_when_it_has_to",
+    ),
     "problems hold nothing back": Mutation(
         APPLY,
         "if result.problems and number != DEPLOYMENTS:",

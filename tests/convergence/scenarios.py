@@ -91,6 +91,19 @@ SCENARIOS: dict[str, list[Act]] = {
         do("somebody_edits_a_child", what="data", pick=0, after=10),
         do("somebody_edits_a_child", what="label", pick=0, after=10),
     ],
+    "another key": [begin(2), do("restart_with_another_key", after=60), do("a_pod_fails", pick=0, lost=True, after=10)],
+    "another key, and a plan that is lost": [
+        begin(2),
+        do("restart_with_another_key", after=60),
+        do("somebody_deletes_a_child", plural="configmaps", pick=0, unseen=False, after=10),
+        do("a_pod_fails", pick=0, lost=True),
+    ],
+    "another key in the middle of everything": [
+        begin(2),
+        do("restart_with_another_key", after=3),
+        roll(after=60, replicas=2),
+        do("restart_with_another_key", after=4),
+    ],
     "a Deployment that is refused": [begin(), roll(after=60), unwritable(after=2), wait(60)],
     "a Deployment that is refused from the start": [begin(), unwritable(after=2)],
 }

@@ -20,15 +20,19 @@ HERE = Path(__file__).parent
 GROUNDS = {"memory": "test_memory.py", "real": "test_real_api.py"}
 
 
-def finders() -> list[tuple[str, str]]:
-    """(defect, id of a test that must fail)."""
-    found = []
+def finders() -> dict[str, tuple[str, str]]:
+    """(defect, id of a test that must fail), by a name for the pair."""
+    found = {}
     for defect, mutation in MUTATIONS.items():
         if mutation.found_by in SCENARIOS:
-            found += [(defect, f"{HERE / file}::test_scenario[{mutation.found_by}]") for file in GROUNDS.values()]
+            for ground, file in GROUNDS.items():
+                found[f"{defect}: {ground}"] = defect, f"{HERE / file}::test_scenario[{mutation.found_by}]"
         else:
-            found.append((defect, mutation.found_by))
+            found[f"{defect}: unit"] = defect, mutation.found_by
     return found
+
+
+FINDERS = finders()
 
 
 @pytest.mark.parametrize("defect", MUTATIONS)
@@ -41,7 +45,7 @@ def test_the_list_is_of_the_source_as_it_is(defect: str, tmp_path: Path) -> None
 
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("defect", "test"), finders())
+@pytest.mark.parametrize(("defect", "test"), FINDERS.values(), ids=FINDERS)
 def test_the_defect_is_found(defect: str, test: str, tmp_path: Path) -> None:
     if GROUNDS["real"] in test and (reason := missing()):
         pytest.skip(reason)

@@ -70,7 +70,7 @@ class WorldReports:
     ) -> None:
         self._followed[key] = frozenset(uid for uid, _ in follow) | {push.pod_uid for push in pushes}
         for push in pushes:
-            self._world.push(push.pod_uid, push.plan)
+            self._world.push(push.pod_uid, push.plan, push.signature)
 
     def forget(self, key: Key) -> None:
         self._followed.pop(key, None)
