@@ -65,7 +65,9 @@ STAGES = (
     Stage("check", 2, ("make", "--no-print-directory", "check")),
     Stage("cluster-build", 9, ("make", "--no-print-directory", "cluster-build"), required=True),
     Stage("unit", 3, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
-    Stage("convergence", 3, pytest("tests/convergence", "-m", "not control_plane", "-n", "2"), required=True),
+    Stage(
+        "convergence", 3, pytest("tests/convergence", "-m", "not control_plane and not heavy", "-n", "2"), required=True
+    ),
     Stage("server", 4, pytest("tests/server"), required=True),
     Stage("control-plane", 7, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
     Stage("cluster", 4, pytest("tests/cluster"), required=True),

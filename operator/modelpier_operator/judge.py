@@ -5,8 +5,10 @@ gather -> which revision is wanted -> how the rollout goes on -> manifests -> st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -59,49 +61,72 @@ def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
     try:
         taken = intent.of(facts.md["spec"])
     except ValidationError as error:
-        return _kept(facts, keys, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
+        return _kept(facts, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
     stable = revision.stable(facts.revisions)
     spec = taken.spec
     # What serves already is not judged again: a check of a later version must not undo it.
     if not (stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
-        return _kept(facts, keys, refusal)
+        return _kept(facts, refusal)
     wanted = _wanted(facts, taken, settings, keys)
-    others = tuple(_pinned(facts, r, keys) for r in facts.revisions if r.name != wanted.name)
+    others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
     return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout)
 
 
 def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision:
     """The revision of this intent: the newest there is, or a new one with the pods that would be made now."""
-    spec = taken.spec
     highest = max((r.number for r in facts.revisions), default=0)
-    known = revision.newest(r for r in facts.revisions if r.hash == taken.hash)
-    image, usable = intent.server_image(spec, settings), known
-    if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
-        usable = revision.newest(r for r in facts.revisions if r.hash == taken.hash and r.image == image)
-    if usable:
-        return revision.wanted_again(_pinned(facts, usable, keys), highest)
+    same = tuple(_pinned(facts, r) for r in facts.revisions if r.hash == taken.hash)
+    if usable := _usable(facts, same, taken.spec, settings, keys):
+        return revision.wanted_again(usable, highest)
+    known = revision.newest(same)
+    template = _template(facts, known, taken.spec, settings, keys)
     made = Revision(
-        name=names.revision_name(facts.name, names.digest([taken.hash, image]) if known else taken.hash),
+        name=names.revision_name(facts.name, names.digest([taken.hash, template]) if known else taken.hash),
         number=highest + 1,
         hash=taken.hash,
         snapshot=taken.snapshot,
-        spec=spec,
-        template=pod.template(facts.md, spec, settings, keys),
+        spec=taken.spec,
+        template=template,
         # Another runtime of the same model: it must serve the same bytes.
         memory=Memory(digest=known.memory.digest if known else None),
     )
-    return _pinned(facts, made, keys)  # somebody may have deleted it while its pods went on serving
+    return _pinned(facts, made)  # somebody may have deleted it while its pods went on serving
 
 
-def _pinned(facts: Facts, known: Revision, keys: PlanKeys) -> Revision:
+def _usable(
+    facts: Facts, same: tuple[Revision, ...], spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys
+) -> Revision | None:
+    """Of revisions of one intent: Auto follows the operator's image and key, Manual only where nothing else is left."""
+    if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
+        current = intent.server_image(spec, settings), keys.public
+        return revision.newest(r for r in same if (r.image, r.plan_key) == current)
+    known = revision.newest(same)
+    if known is None or known.plan_key == keys.public:
+        return known
+    failure = known.memory.failure
+    given_up = failure is not None and failure.spec == intent.attempt(facts.md["spec"])
+    # Its servers trust a key of another time (docs/adr/0006).
+    last = plan.kept(known, facts.serving(known.name), (facts.uid, facts.name))
+    return known if given_up or last else None
+
+
+def _template(
+    facts: Facts, known: Revision | None, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys
+) -> Mapping[str, Any]:
+    if known is None or spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
+        return pod.template(facts.md, spec, settings, keys)
+    return pod.trusting(known.template, keys)
+
+
+def _pinned(facts: Facts, known: Revision) -> Revision:
     if known.spec.model.digest:
         return known
     live = facts.serving(known.name)
-    told = plan.live_digest(known, live, (facts.uid, facts.name), keys.public)
+    told = plan.live_digest(known, live, (facts.uid, facts.name))
     return known.remembering(digest=told or known.memory.digest or plan.first_digest(known, live))
 
 
-def _kept(facts: Facts, keys: PlanKeys, refusal: Finding) -> Ask | Finding:
+def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
     """The spec cannot be followed: what serves goes on serving."""
     kept = revision.stable(facts.revisions) or revision.newest(facts.revisions)
     replicas = facts.md["spec"].get("replicas")
@@ -109,7 +134,7 @@ def _kept(facts: Facts, keys: PlanKeys, refusal: Finding) -> Ask | Finding:
         return refusal
     live = facts.serving(kept.name)
     wanted = live.replicas if live and not isinstance(replicas, int) else int(replicas or 0)
-    return Ask(_pinned(facts, kept, keys), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
+    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
 
 
 def _refusal(facts: Facts, spec: ModelDeploymentSpec, settings: Settings) -> Finding | None:

@@ -51,9 +51,7 @@ def test_applying_twice_and_a_restart_write_nothing(
     wait_until("the status is written", lambda: observed(api_server, "m", namespace))
     operator.wait_idle()
     with recording(shared_control_plane.audit_log) as recorded:
-        live = api_server.get("modeldeployments", namespace, "m")
-        assert live
-        api_server.replace("modeldeployments", {**live, "spec": made["spec"]})
+        api_server.patch("modeldeployments", namespace, "m", {"spec": made["spec"]})
         with OperatorProcess(shared_control_plane.kubeconfig, {"MODELPIER_LEASE_NAME": "another"}) as second:
             second.wait_ready().wait_leading().wait_idle()
             operator.wait_idle()
@@ -142,6 +140,4 @@ def _reasons(server: ApiServer, namespace: str, name: str) -> set[str]:
 
 
 def _edit(server: ApiServer, namespace: str, name: str, **spec: object) -> None:
-    live = server.get("modeldeployments", namespace, name)
-    assert live
-    server.replace("modeldeployments", {**live, "spec": {**live["spec"], **spec}})
+    server.patch("modeldeployments", namespace, name, {"spec": spec})

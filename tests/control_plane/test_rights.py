@@ -133,6 +133,4 @@ def refused(control_plane: ControlPlane, account: Account, offset: int) -> list[
 
 
 def _scale(server: ApiServer, namespace: str, replicas: int) -> None:
-    live = server.get("modeldeployments", namespace, "m")
-    assert live
-    server.replace("modeldeployments", {**live, "spec": {**live["spec"], "replicas": replicas}})
+    server.patch("modeldeployments", namespace, "m", {"spec": {"replicas": replicas}})

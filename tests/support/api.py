@@ -1,7 +1,8 @@
 """An API server in memory, as far as the operator can tell it from a real one.
 
-It keeps resourceVersions, conflicts, preconditions, watches with bookmarks and compaction, server-side apply with field
-ownership, defaults, and garbage collection by owner. The convergence suite runs over it and over a real API server.
+It keeps resourceVersions, conflicts, preconditions, finalizers, watches with bookmarks and compaction, server-side
+apply with field ownership, defaults, and garbage collection by owner. The convergence suite runs over it and over a
+real API server.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class MemoryApi:
         key = plural, metadata.get("namespace", ""), metadata["name"]
         if key in self.objects:
             raise errors.AlreadyExistsError(f"{plural} {metadata['name']} already exists", status=409)
+        _validate(plural, manifest)
         kind = ALL[plural]
         made: Object = {**copied(manifest), "apiVersion": kind.api_version, "kind": kind.kind}
         made["metadata"] |= {"uid": f"uid-{next(self._uids)}", "creationTimestamp": "2030-01-01T00:00:00Z"}
@@ -94,9 +96,13 @@ class MemoryApi:
         metadata = manifest["metadata"]
         return self._commit((plural, metadata.get("namespace", ""), metadata["name"]), copied(manifest))
 
+    def patch(self, plural: str, namespace: str, name: str, changes: Object) -> Object:
+        """A merge patch."""
+        return self._commit((plural, namespace, name), merge(self.get(plural, namespace, name), changes))
+
     def delete(self, plural: str, namespace: str, name: str) -> None:
         if (plural, namespace, name) in self.objects:
-            self._commit((plural, namespace, name), None)
+            self._end((plural, namespace, name))
 
     def collect_garbage(self) -> None:
         """Deletes what is owned by nobody that is there, all the way down."""
@@ -105,8 +111,11 @@ class MemoryApi:
             orphans = [k for k, o in self.objects.items() if _owners(o) and not _owners(o) & uids]
             if not orphans:
                 return
+            held = [k for k in orphans if self.objects[k]["metadata"].get("finalizers")]
             for key in orphans:
-                self._commit(key, None)
+                self._end(key)
+            if len(held) == len(orphans):
+                return
 
     def compact(self) -> None:
         """Watches that are behind can only list again."""
@@ -115,8 +124,19 @@ class MemoryApi:
         self._ring()
 
     # ------------------------------------------------------------------------------------------ writes
+    def _end(self, key: Key) -> Object:
+        """Deletes, or marks what somebody's finalizer holds. The answer is a Status in the first case."""
+        live = copied(self.objects[key])
+        if not live["metadata"].get("finalizers"):
+            return self._commit(key, None)
+        live["metadata"].setdefault("deletionTimestamp", "2030-01-01T00:00:00Z")
+        return self._commit(key, live)
+
     def _commit(self, key: Key, after: Object | None) -> Object:
         before = self.objects.get(key)
+        if after is not None and after["metadata"].get("deletionTimestamp") and not after["metadata"].get("finalizers"):
+            # Pods have none, and go when their node says so.
+            after = after if key[0] == kinds.POD.plural else None
         if before is not None and after is not None:
             if _same(before, after):
                 return copied(before)
@@ -197,7 +217,7 @@ class Connection:
             raise errors.NotFoundError(f"{request.plural} {request.name} not found", status=404)
         if request.verb == "DELETE":
             _check(live, body.get("preconditions") or {})
-            return api._commit(request.key, None)
+            return api._end(request.key)
         if request.verb == "PUT":
             _check(live, {"resourceVersion": body["metadata"].get("resourceVersion", "")})
             return api._commit(request.key, {**body, "metadata": {**live["metadata"], **body["metadata"]}})
@@ -294,6 +314,14 @@ def merge(old: Any, patch: Any) -> Any:
         else:
             result[name] = merge(result.get(name), value)
     return result
+
+
+def _validate(plural: str, manifest: Object) -> None:
+    """One of the many things that a real one refuses."""
+    pod = manifest.get("spec", {}).get("template", {}).get("spec", {}) if plural == "deployments" else {}
+    if pod.get("restartPolicy", "Always") != "Always":
+        message = f'spec.template.spec.restartPolicy: Unsupported value: "{pod["restartPolicy"]}"'
+        raise errors.InvalidError(message, status=422, fields=("spec.template.spec.restartPolicy",))
 
 
 def _check(live: Object, conditions: Mapping[str, str]) -> None:

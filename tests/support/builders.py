@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelpier_operator import names
+from modelpier_operator.cluster import keys
 from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact
 from modelpier_operator.settings import PlanKeys, Settings
 from modelpier_server import contract
@@ -18,6 +19,7 @@ from modelpier_server import contract
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
 GPU = "nvidia.com/gpu"
+OTHER_KEYS = keys.pair(bytes(range(1, 33)))
 KEYS = PlanKeys(private=bytes(range(32)), public="A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=")
 
 

@@ -15,7 +15,7 @@ import orjson
 Object = dict[str, Any]
 Fields = dict[str, Any]
 IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
-ATOMIC = ("selector", "nodeSelector")
+ATOMIC = ("selector", "podSelector", "nodeSelector")
 """Maps that are replaced as a whole (`x-kubernetes-map-type: atomic`)."""
 
 

@@ -22,7 +22,7 @@ from modelpier_operator.cluster.queue import Queue
 from modelpier_operator.decide.facts import Outcome, PlanPush
 from modelpier_operator.judge import judge
 from modelpier_operator.reconcile import Judge, Reconciler, Workers
-from modelpier_operator.settings import Settings
+from modelpier_operator.settings import PlanKeys, Settings
 from modelpier_operator.telemetry import Telemetry
 from modelpier_server.contract import Report
 from support.builders import KEYS, settings
@@ -70,7 +70,7 @@ class WorldReports:
     ) -> None:
         self._followed[key] = frozenset(uid for uid, _ in follow) | {push.pod_uid for push in pushes}
         for push in pushes:
-            self._world.push(push.pod_uid, push.plan)
+            self._world.push(push.pod_uid, push.plan, push.signature)
 
     def forget(self, key: Key) -> None:
         self._followed.pop(key, None)
@@ -101,11 +101,13 @@ class Rig:
         now: Callable[[], datetime] | None = None,
         judging: Judge = judge,
         chosen: Settings | None = None,
+        keys: PlanKeys = KEYS,
         workers: int = 2,
         may_write: Callable[[], Awaitable[None]] = never,
     ) -> None:
         chosen = chosen or settings()
         self._settings, self._judging, self._now = chosen, judging, now or (lambda: world.now)
+        self._keys = keys
         self.telemetry = Telemetry()
         self.queue = Queue(base=0.2, cap=5.0)
         self.caches = Caches(api, chosen, self.telemetry, self.queue.add)
@@ -120,7 +122,7 @@ class Rig:
             self.queue,
             judge=judging,
             settings=chosen,
-            keys=KEYS,
+            keys=keys,
             telemetry=self.telemetry,
             may_write=may_write,
             now=self._now,
@@ -132,7 +134,7 @@ class Rig:
     def judged(self, md: Object) -> Outcome:
         """What a pass would decide now, from its caches."""
         observed = observe(self.caches, self.reports, md, ())
-        return self._judging(observed, self._settings, KEYS, self._now())
+        return self._judging(observed, self._settings, self._keys, self._now())
 
     async def start(self) -> None:
         self.caches.start()

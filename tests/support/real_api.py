@@ -1,12 +1,14 @@
 """A real API server under the same hand as `support.api`: what users, controllers and kubelets do there.
 
 For the convergence suite and the tests of the control plane. No controller manager is needed: garbage is collected by
-the same rule as in memory, pods are made by a `World`."""
+the same rule as in memory, pods are made and ended by a `World`.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from support.api import ALL
 
 Object = dict[str, Any]
 OWNED = (*CHILDREN.values(), POD)
+OF_EVERY_NAMESPACE = ("default", "kube-root-ca.crt")
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiServer:
@@ -31,7 +35,8 @@ class ApiServer:
         with tempfile.NamedTemporaryFile("wb", suffix=".crt", delete=False) as file:
             file.write(self.access.ca or b"")
         self._authority = Path(file.name)
-        self._collected: set[str] = set()
+        self.news: dict[tuple[str, str, str], str] = {}
+        """What was written here: (plural, namespace, name) -> resourceVersion, empty for what went."""
         self._session.verify = file.name
 
     def close(self) -> None:
@@ -68,47 +73,58 @@ class ApiServer:
     def create(self, plural: str, manifest: Object) -> Object:
         kind, metadata = ALL[plural], manifest["metadata"]
         kept = {k: v for k, v in metadata.items() if k in ("name", "namespace", "labels", "annotations")}
-        kept["ownerReferences"] = [self._owner(o, metadata) for o in metadata.get("ownerReferences") or ()]
+        # A World says of its pods only by name which Deployment they are of.
+        kept["ownerReferences"] = [owner for owner in metadata.get("ownerReferences") or () if "uid" in owner]
         body = {**manifest, "kind": kind.kind, "apiVersion": kind.api_version, "metadata": kept}
-        return self.call("POST", kind.collection(metadata.get("namespace")), body)
+        return self._noted(plural, self.call("POST", kind.collection(metadata.get("namespace")), body))
 
-    def _owner(self, owner: Object, metadata: Object) -> Object:
-        """A World says of its pods only which Deployment they are of."""
-        live = self.get("deployments", metadata["namespace"], owner["name"]) if "uid" not in owner else None
-        return {**owner, "apiVersion": "apps/v1", "uid": live["metadata"]["uid"]} if live else owner
+    def _noted(self, plural: str, made: Object) -> Object:
+        """An object whose finalizer was its last is gone with the answer."""
+        metadata = made["metadata"]
+        gone = metadata.get("deletionTimestamp") and not metadata.get("finalizers") and plural != POD.plural
+        key = plural, metadata.get("namespace", ""), metadata["name"]
+        self.news[key] = "" if gone else metadata["resourceVersion"]
+        return _complete(ALL[plural], made)
 
     def replace(self, plural: str, manifest: Object) -> Object:
         if plural == POD.plural:
             return self._replace_pod(manifest)
         metadata = {k: v for k, v in manifest["metadata"].items() if k != "resourceVersion"}
         path = ALL[plural].item((metadata["namespace"], metadata["name"]))
-        if plural == MODEL_DEPLOYMENT.plural:
-            # A user's edit must not fail because the operator wrote the status meanwhile.
-            return self.call("PATCH", path, {"spec": manifest["spec"]}, "application/merge-patch+json")
-        return self.call("PUT", path, {**manifest, "metadata": metadata})
+        return self._noted(plural, self.call("PUT", path, {**manifest, "metadata": metadata}))
+
+    def patch(self, plural: str, namespace: str, name: str, changes: Object) -> Object:
+        """A merge patch: it does not fail because somebody else wrote meanwhile."""
+        return self._noted(plural, self.call("PATCH", ALL[plural].item((namespace, name)), changes, MERGE_PATCH))
 
     def delete(self, plural: str, namespace: str, name: str) -> None:
-        if self.get(plural, namespace, name) is not None:
-            self.call("DELETE", ALL[plural].item((namespace, name)), {"gracePeriodSeconds": 0})
+        try:
+            answer = self.call("DELETE", ALL[plural].item((namespace, name)), {"gracePeriodSeconds": 0})
+        except requests.HTTPError as error:
+            if error.response.status_code != 404:
+                raise
+        else:
+            held = (answer.get("metadata") or {}).get("finalizers")
+            self.news[plural, namespace, name] = answer["metadata"]["resourceVersion"] if held else ""
 
     def collect_garbage(self) -> None:
         """What is owned by nobody that is there goes, as the garbage collector would have it."""
-        alive = {item["metadata"]["uid"] for item in self.list(MODEL_DEPLOYMENT.plural)}
-        if alive == self._collected:
-            return
-        self._collected = alive
-        everything = [(kind, item) for kind in OWNED for item in self.list(kind.plural)]
-        alive = alive | {item["metadata"]["uid"] for _, item in everything}
+        everything = [(kind, item) for kind in (MODEL_DEPLOYMENT, *OWNED) for item in self.list(kind.plural)]
+        alive = {item["metadata"]["uid"] for _, item in everything}
         for kind, item in everything:
             owners = {r["uid"] for r in item["metadata"].get("ownerReferences") or ()}
-            if owners and not owners & alive:
-                self._delete(kind, item)
+            if owners and not owners & alive and not item["metadata"].get("deletionTimestamp"):
+                self.delete(kind.plural, item["metadata"]["namespace"], item["metadata"]["name"])
 
-    def compact(self) -> None:
-        """A real watch that breaks off goes on where it was: there is nothing to be lost here."""
-
-    def _delete(self, kind: Kind, item: Object) -> None:
-        self.delete(kind.plural, item["metadata"]["namespace"], item["metadata"]["name"])
+    def clear(self, namespace: str) -> None:
+        """Nothing that users or the operator made is left."""
+        for kind in (MODEL_DEPLOYMENT, *OWNED):
+            for item in self.list(kind.plural, namespace):
+                name = item["metadata"]["name"]
+                if item["metadata"].get("finalizers"):
+                    self.patch(kind.plural, namespace, name, {"metadata": {"finalizers": None}})
+                if name not in OF_EVERY_NAMESPACE:
+                    self.delete(kind.plural, namespace, name)
 
     # ------------------------------------------------------------------------------------------ as a kubelet
     def _replace_pod(self, manifest: Object) -> Object:
@@ -119,11 +135,12 @@ class ApiServer:
         if node and not live["spec"].get("nodeName"):
             target = {"apiVersion": "v1", "kind": "Node", "name": node}
             self.call("POST", f"{path}/binding", {"metadata": {"name": metadata["name"]}, "target": target})
-        status = json.dumps({"status": manifest["status"]})
-        live = self.call("PATCH", f"{path}/status", json.loads(status), "application/merge-patch+json")
-        if metadata.get("deletionTimestamp") and not live["metadata"].get("deletionTimestamp"):
-            self.call("DELETE", path, {"gracePeriodSeconds": 30})
-        return live
+        live = self.call("PATCH", f"{path}/status", {"status": manifest["status"]}, MERGE_PATCH)
+        if (end := metadata.get("deletionTimestamp")) and not live["metadata"].get("deletionTimestamp"):
+            # A World's clock is years ahead of the server's, which counts the seconds of grace.
+            left = datetime.fromisoformat(end) - datetime.now(UTC)
+            live = self.call("DELETE", path, {"gracePeriodSeconds": round(left.total_seconds())})
+        return self._noted(POD.plural, live)
 
 
 def _complete(kind: Kind, item: Object) -> Object:

@@ -14,7 +14,7 @@ from typing import Any
 from modelpier_operator import names
 from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact, Observed, Outcome, Problem, Ref
 from modelpier_operator.judge import judge
-from modelpier_operator.settings import Settings
+from modelpier_operator.settings import PlanKeys, Settings
 from support.builders import GPU, KEYS, settings
 from support.world import DRAIN, DictStore, Object, World, gpus_of
 
@@ -34,6 +34,7 @@ class Operator:
     md: Object
     world: World = field(default_factory=lambda: World(DictStore()))
     settings: Settings = field(default_factory=settings)
+    keys: PlanKeys = KEYS
     sees_nodes: bool = True
     refuses: Callable[[Object], bool] = lambda _: False
     """Deployments that the API server does not take."""
@@ -60,7 +61,7 @@ class Operator:
         )
 
     def judge(self) -> Outcome:
-        return judge(self.observe(), self.settings, KEYS, self.world.now)
+        return judge(self.observe(), self.settings, self.keys, self.world.now)
 
     def run(self, writes: int | None = None) -> bool:
         """One pass, cut off after `writes`; whether anything was written."""
@@ -75,7 +76,7 @@ class Operator:
         if writes is not None and writes <= len(todo):
             return True
         for push in outcome.pushes:
-            self.world.push(push.pod_uid, push.plan)
+            self.world.push(push.pod_uid, push.plan, push.signature)
         changed = bool(todo) or outcome.status != self.md.get("status")
         self.md = {**self.md, "status": outcome.status}
         return changed

@@ -34,6 +34,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._clock.now
 
 
+class WarpLoop(asyncio.SelectorEventLoop):
+    """For code that does real input and output: the clock runs as it does, and is put ahead by hand."""
+
+    _ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def warp(self, seconds: float) -> None:
+        """Timers that would end within `seconds` end now. Time-outs of requests in flight are among them."""
+        self._ahead += seconds
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Raises RuntimeError when nothing is left that could ever go on."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -67,11 +67,14 @@ class Behaviour:
 class Server:
     """The model server of one pod."""
 
+    key: str = ""
+    """The public key that its environment tells it to trust."""
     plan: contract.Plan | None = None
     raw: bytes = b""
     stage: int = 0
     serial: int = 1
     failure: contract.FailureReason | None = None
+    plan_error: str = ""
 
 
 @dataclass
@@ -99,7 +102,7 @@ class World:
         return [p for p in self.store.list("Pod") if pod_set in {None, p["metadata"]["labels"][names.LABEL_POD_SET]}]
 
     def reports(self) -> dict[str, contract.Report]:
-        return {uid: report(s) for uid, s in self.servers.items() if s.plan or s.failure}
+        return {uid: report(s) for uid, s in self.servers.items() if s.plan or s.failure or s.plan_error}
 
     def seen(self) -> tuple[Object, ...]:
         """All objects: whoever changes one here puts another in its place."""
@@ -115,11 +118,10 @@ class World:
             for pod in self.pods():
                 self._kubelet(pod)
 
-    def push(self, pod_uid: str, raw: bytes) -> None:
-        """A plan reaches a server's admin port; an older one is refused."""
-        server, plan = self.servers.get(pod_uid), contract.Plan.decode(raw)
-        if server and (server.plan is None or server.plan.generation < plan.generation):
-            self.servers[pod_uid] = replace(server, plan=plan, raw=raw, serial=server.serial + 1)
+    def push(self, pod_uid: str, raw: bytes, signature: str) -> None:
+        """A plan reaches a server's admin port."""
+        if server := self.servers.get(pod_uid):
+            self.servers[pod_uid] = _offered(server, raw, signature)
 
     def delete_pod(self, pod: Object) -> None:
         if not pod["metadata"].get("deletionTimestamp"):
@@ -139,11 +141,13 @@ class World:
         _set_ready(crashed, ready=False, second=self.second)
         self.store.put(crashed)
         old = self.servers.get(crashed["metadata"]["uid"])
-        self.servers[crashed["metadata"]["uid"]] = Server(serial=old.serial + 1 if old else 1)
+        self.servers[crashed["metadata"]["uid"]] = Server(_key(pod), serial=old.serial + 1 if old else 1)
 
     # -------------------------------------------------------------------------------------------- controllers
     def _deployments(self) -> None:
         for deployment in self.store.list("Deployment"):
+            if deployment["metadata"].get("deletionTimestamp"):
+                continue
             pod_set, wanted = deployment["metadata"]["name"], deployment["spec"]["replicas"]
             mine = [p for p in self.pods(pod_set) if not _leaving(p)]
             for _ in range(wanted - len(mine)):
@@ -206,7 +210,7 @@ class World:
     def _run(self, pod: Object, server: Server | None) -> None:
         uid = pod["metadata"]["uid"]
         if server is None:
-            self.servers[uid] = Server()
+            self.servers[uid] = Server(_key(pod))
             self._set_running(pod)
             return
         server = self._mounted(pod, server)
@@ -236,11 +240,7 @@ class World:
         config = self.store.get("ConfigMap", pod["metadata"]["namespace"], name)
         if config is None:
             return server
-        raw = config["data"][contract.PLAN_KEY].encode()
-        plan = contract.Plan.decode(raw)
-        if server.plan and server.plan.generation >= plan.generation:
-            return server
-        return replace(server, plan=plan, raw=raw, serial=server.serial + 1)
+        return _offered(server, config["data"][contract.PLAN_KEY].encode(), config["data"][contract.SIGNATURE_KEY])
 
     def _serve(self, server: Server) -> Server:
         if server.plan is None or server.stage >= len(STAGES) - 1:
@@ -252,6 +252,24 @@ class World:
             if failure := behaviour.reason or wrong:
                 return replace(server, failure=failure, serial=server.serial + 1)
         return replace(server, stage=server.stage + 1, serial=server.serial + 1)
+
+
+def _offered(server: Server, raw: bytes, signature: str) -> Server:
+    """A plan that is older or of a stranger is refused."""
+    try:
+        contract.verify(raw, signature, server.key)
+    except contract.ContractError as error:
+        told = str(error)
+        return server if told == server.plan_error else replace(server, plan_error=told, serial=server.serial + 1)
+    plan = contract.Plan.decode(raw)
+    if server.plan and server.plan.generation >= plan.generation:
+        return server
+    return replace(server, plan=plan, raw=raw, serial=server.serial + 1, plan_error="")
+
+
+def _key(pod: Object) -> str:
+    env = pod["spec"]["containers"][0]["env"]
+    return str(next(entry["value"] for entry in env if entry["name"] == contract.ENV_PLAN_PUBLIC_KEY))
 
 
 def ready(server: Server) -> bool:
@@ -269,7 +287,7 @@ def report(server: Server) -> contract.Report:
         reported = contract.ModelReport(model.name, model.revision, model.version, state, digest, None, server.failure)
         models = (reported,)
     generation = server.plan.generation if server.plan else 0
-    return contract.Report(server.serial, ready(server), generation, "", models)
+    return contract.Report(server.serial, ready(server), generation, server.plan_error, models)
 
 
 def gpus_of(pod: Object) -> int:

@@ -175,7 +175,8 @@ class Server(Section):
     service_account_name: Name | None = None
     """An own ServiceAccount, for workload identity. Default: one without any token."""
     runtime_upgrade: RuntimeUpgrade = RuntimeUpgrade.MANUAL
-    """Auto: an upgrade of the operator rolls the pods to its server image. Manual: only a new revision does."""
+    """Auto: an upgrade of the operator rolls the pods to its server image, and to its key for plans.
+    Manual: only a new revision does."""
 
 
 class TolerationOperator(StrEnum):

@@ -8,13 +8,16 @@ from typing import Any
 from modelpier_operator import names
 
 Object = dict[str, Any]
+_WHOLE = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector"})
+"""One key more selects something else: the server takes these as one value, too (`x-kubernetes-map-type: atomic`)."""
 _EMPTY: tuple[Any, ...] = (None, "", {}, [])
 
 
 def contains(live: Any, wanted: Any) -> bool:
     """Whether every field of `wanted` is in `live`, so that what the server added is ignored.
 
-    A list must have as many items, pairwise containing. An empty value may be missing: the server drops those.
+    A list must have as many items, pairwise containing; a selector must be the same. An empty value may be missing: the
+    server drops those.
     """
     # The commonest first: this looks at every field of every object in every pass.
     if isinstance(wanted, str):
@@ -33,7 +36,7 @@ def contains(live: Any, wanted: Any) -> bool:
 def _has_all(live: Object, wanted: Object) -> bool:
     for name, value in wanted.items():
         if name in live:
-            if not contains(live[name], value):
+            if not (live[name] == value if name in _WHOLE else contains(live[name], value)):
                 return False
         elif value not in _EMPTY:
             return False

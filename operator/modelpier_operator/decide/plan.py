@@ -34,13 +34,19 @@ class SignedPlan:
     generation: int
     raw: bytes
     signature: str
+    trusted: bool = True
+    """The servers of the set take it: they were made to trust the key that signed it."""
 
 
 def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys: PlanKeys, now: datetime) -> SignedPlan:
-    """The plan of a pod set; the live one, byte for byte, while what it says is still right.
+    """The plan of a pod set; the live one, byte for byte, while what it says is still right, and for as long as it can
+    be kept where the servers trust another key than ours.
 
     `identity`: uid and name of the ModelDeployment.
     """
+    ours = revision.plan_key == keys.public
+    if not ours and (last := kept(revision, pod_set, identity)):
+        return last
     text = _text(pod_set)
     live = _generation(text)
     plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),), pod_set.name)
@@ -48,7 +54,17 @@ def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys:
     if not live or raw.decode() != text or live < _held(pod_set.pods):
         plan = replace(plan, generation=_next(live, pod_set.pods, now))
         raw = _encoded(plan)
-    return SignedPlan(plan.generation, raw, _signature(raw, keys.private))
+    return SignedPlan(plan.generation, raw, _signature(raw, keys.private), trusted=ours)
+
+
+def kept(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str]) -> SignedPlan | None:
+    """The plan in the cluster, if servers that trust the key of another time can go on with it, and start with it."""
+    plan = _trusted(revision, pod_set, identity)
+    if pod_set is None or plan is None or revision.digest is None:
+        return None
+    if _digest(plan, revision, identity) != revision.digest:
+        return None
+    return SignedPlan(plan.generation, _text(pod_set).encode(), _data(pod_set)[contract.SIGNATURE_KEY])
 
 
 def model(revision: Revision, name: str) -> contract.PlannedModel:
@@ -64,15 +80,24 @@ def model(revision: Revision, name: str) -> contract.PlannedModel:
     )
 
 
-def live_digest(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str], public: str) -> str | None:
+def live_digest(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str]) -> str | None:
     """The digest that the plan in the cluster pins already: pods serve it, whatever became of the revision's memory in
-    a crash or by hand. Only what the operator signed for this pod set counts.
+    a crash or by hand.
     """
-    if pod_set is None:
+    plan = _trusted(revision, pod_set, identity)
+    return _digest(plan, revision, identity) if plan else None
+
+
+def _trusted(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str]) -> contract.Plan | None:
+    """The plan in the cluster, if it is for the servers of the set, and signed with the key that they trust."""
+    if pod_set is None or not revision.plan_key:
         return None
-    plan = _verified(_text(pod_set).encode(), _data(pod_set).get(contract.SIGNATURE_KEY) or "", public)
-    if plan is None or (plan.owner_uid, plan.pod_set) != (identity[0], pod_set.name):
-        return None
+    signature = _data(pod_set).get(contract.SIGNATURE_KEY) or ""
+    plan = _verified(_text(pod_set).encode(), signature, revision.plan_key)
+    return plan if plan and (plan.owner_uid, plan.pod_set) == (identity[0], pod_set.name) else None
+
+
+def _digest(plan: contract.Plan, revision: Revision, identity: tuple[str, str]) -> str | None:
     return next((m.digest for m in plan.models if (m.name, m.revision) == (identity[1], revision.name)), None)
 
 
@@ -91,7 +116,7 @@ def model_report(pod: Pod, revision: str) -> contract.ModelReport | None:
 
 def pushes(pod_set: PodSet, plan: SignedPlan) -> tuple[PlanPush, ...]:
     """For every running server that has not confirmed this plan: a mounted ConfigMap lags by up to a minute."""
-    behind = (p for p in pod_set.pods if p.running and not (p.report and p.report.generation >= plan.generation))
+    behind = (p for p in pod_set.pods if p.running and not _holds(p, plan))
     return tuple(PlanPush(p.uid, p.ip, plan.raw, plan.signature) for p in behind)
 
 
@@ -101,7 +126,12 @@ def unsettled(pod_set: PodSet, plan: SignedPlan) -> tuple[tuple[str, str], ...]:
 
 
 def _settled(pod: Pod, plan: SignedPlan) -> bool:
-    return pod.ready and bool(pod.report and pod.report.ready and pod.report.generation >= plan.generation)
+    return pod.ready and bool(pod.report and pod.report.ready) and _holds(pod, plan)
+
+
+def _holds(pod: Pod, plan: SignedPlan) -> bool:
+    """Whether it holds this plan, or a newer one, or all that it will ever take."""
+    return not plan.trusted or bool(pod.report and pod.report.generation >= plan.generation)
 
 
 def _options(revision: Revision) -> contract.Options:

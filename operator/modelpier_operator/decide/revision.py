@@ -17,6 +17,7 @@ from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
 from modelpier_operator.decide import intent, memory
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.decide.memory import Memory
+from modelpier_server.contract import ENV_PLAN_PUBLIC_KEY
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,18 @@ class Revision:
 
     @property
     def image(self) -> str:
-        containers = self.template["spec"]["containers"]
-        return str(next((c["image"] for c in containers if c["name"] == names.CONTAINER), containers[0]["image"]))
+        return str(self._container["image"])
+
+    @property
+    def plan_key(self) -> str | None:
+        """The public key that its servers trust: they refuse what another one signed (docs/adr/0006)."""
+        env = self._container.get("env") or ()
+        return next((entry.get("value") for entry in env if entry["name"] == ENV_PLAN_PUBLIC_KEY), None)
+
+    @property
+    def _container(self) -> Mapping[str, Any]:
+        containers: list[Mapping[str, Any]] = self.template["spec"]["containers"]
+        return next((c for c in containers if c.get("name") == names.CONTAINER), containers[0])
 
     @property
     def digest(self) -> str | None:

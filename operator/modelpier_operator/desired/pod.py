@@ -8,6 +8,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from modelpier_operator import names
@@ -37,7 +38,20 @@ def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: 
         return merge.pruned(rendered)
     rendered = merge.merged(rendered, spec.resources.pod_template)
     rendered["metadata"] = merge.merged(rendered["metadata"], {"labels": labels(md)})
-    return merge.canonical(rendered)
+    return merge.canonical(trusting(rendered, keys))
+
+
+def trusting(template: Mapping[str, Any], keys: PlanKeys) -> dict[str, Any]:
+    """The same pods, but for the key whose plans they follow."""
+    spec = template["spec"]
+    containers = [_trusting(c, keys) if c["name"] == names.CONTAINER else c for c in spec["containers"]]
+    return {**template, "spec": {**spec, "containers": containers}}
+
+
+def _trusting(server: Mapping[str, Any], keys: PlanKeys) -> dict[str, Any]:
+    trust = {"name": contract.ENV_PLAN_PUBLIC_KEY, "value": keys.public}
+    env = server.get("env") or [trust]
+    return {**server, "env": [trust if entry["name"] == trust["name"] else entry for entry in env]}
 
 
 def _longest_end(spec: ModelDeploymentSpec) -> int:

@@ -30,6 +30,8 @@ OBJECTS = st.dictionaries(st.sampled_from("xyz"), JSON, max_size=3)
         ({"a": [2, 1]}, {"a": [1, 2]}, False),
         ({"a": "text"}, {"a": {}}, False),
         (None, {"a": 1}, False),
+        ({"selector": {"a": "1", "b": "2"}}, {"selector": {"a": "1"}}, False),
+        ({"podSelector": {"matchLabels": {"a": "1", "b": "2"}}}, {"podSelector": {"matchLabels": {"a": "1"}}}, False),
     ],
 )
 def test_contains(live: Any, wanted: Any, *, same: bool) -> None:

@@ -85,3 +85,10 @@ async def test_what_the_watch_brought_before_the_answer_is_news_once(bench: Benc
     assert bench.news[1:] == [KEY]
     await bench.write()
     assert bench.news == []
+
+
+async def test_a_successor_of_the_same_name_keeps_its_own_status(bench: Bench) -> None:
+    bench.server.delete("modeldeployments", *KEY)
+    bench.server.create("modeldeployments", md())
+    assert not await bench.write()
+    assert "status" not in bench.live()

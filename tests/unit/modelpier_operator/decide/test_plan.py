@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from modelpier_operator import names
 from modelpier_operator.decide import intent, plan, podset
 from modelpier_operator.decide.podset import PodSet
 from modelpier_operator.decide.revision import Revision
@@ -19,7 +20,8 @@ ID = ("uid-m", "m")
 
 def revision(**sections: Any) -> Revision:
     taken = intent.of(md(**sections)["spec"])
-    return Revision("m-rev", 1, taken.hash, taken.snapshot, taken.spec, {"spec": {"containers": [{"image": "i"}]}})
+    server = {"name": names.CONTAINER, "env": [{"name": contract.ENV_PLAN_PUBLIC_KEY, "value": KEYS.public}]}
+    return Revision("m-rev", 1, taken.hash, taken.snapshot, taken.spec, {"spec": {"containers": [server]}})
 
 
 def live(signed: plan.SignedPlan, *pods: podset.Pod) -> PodSet:
@@ -127,16 +129,16 @@ def test_the_digest_of_a_plan_counts_only_as_the_operator_signed_it_for_this_set
     pinned = revision().remembering(digest=DIGEST)
     signed = plan.signed(pinned, PodSet("s"), ID, KEYS, T0)
     subject = live(signed)
-    assert plan.live_digest(revision(), subject, ID, KEYS.public) == DIGEST
+    assert plan.live_digest(revision(), subject, ID) == DIGEST
     foreign = plan.signed(pinned, PodSet("t"), ID, KEYS, T0)
     unsigned = plan.SignedPlan(signed.generation, signed.raw.replace(b"aaaa", b"bbbb"), signed.signature)
     other = replace(revision(), name="m-other")
-    assert plan.live_digest(revision(), live(foreign), ID, KEYS.public) is None
-    assert plan.live_digest(revision(), live(unsigned), ID, KEYS.public) is None
-    assert plan.live_digest(other, subject, ID, KEYS.public) is None
-    assert plan.live_digest(revision(), subject, ("another", "m"), KEYS.public) is None
-    assert plan.live_digest(revision(), PodSet("s"), ID, KEYS.public) is None
-    assert plan.live_digest(revision(), None, ID, KEYS.public) is None
+    assert plan.live_digest(revision(), live(foreign), ID) is None
+    assert plan.live_digest(revision(), live(unsigned), ID) is None
+    assert plan.live_digest(other, subject, ID) is None
+    assert plan.live_digest(revision(), subject, ("another", "m")) is None
+    assert plan.live_digest(revision(), PodSet("s"), ID) is None
+    assert plan.live_digest(revision(), None, ID) is None
 
 
 def test_the_first_digest_is_that_of_the_oldest_pod_that_loaded() -> None:
