@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from modelpier_server.contract.decoding import ContractError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 def sign(plan: bytes, private_key: bytes) -> str:
     """Base64 signature of a plan's bytes by a raw 32-byte Ed25519 private key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - keeps `contract` importable without it
-
-    return base64.b64encode(Ed25519PrivateKey.from_private_bytes(private_key).sign(plan)).decode()
+    return base64.b64encode(_private(private_key).sign(plan)).decode()
 
 
 def verify(plan: bytes, signature: str, public_key: str) -> None:
@@ -24,3 +27,11 @@ def verify(plan: bytes, signature: str, public_key: str) -> None:
         key.verify(base64.b64decode(signature, validate=True), plan)
     except (InvalidSignature, ValueError) as error:
         raise ContractError("plan signature: not made by this deployment's operator over these bytes") from error
+
+
+@lru_cache(1)
+def _private(raw: bytes) -> Ed25519PrivateKey:
+    """To take the key apart costs as much as a signature: an operator signs with one, thousands of times."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - keeps `contract` importable without it
+
+    return ed25519.Ed25519PrivateKey.from_private_bytes(raw)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from modelpier_operator import names
 from modelpier_operator.api.normalise import normalise
@@ -40,8 +41,12 @@ def remembered(taken: Mapping[str, Any]) -> ModelDeploymentSpec:
 
 
 def attempt(spec: Mapping[str, Any]) -> str:
-    """Hash of what a rollout depends on: the whole spec without `replicas`."""
-    return names.digest({key: value for key, value in spec.items() if key != "replicas"})
+    """Hash of what a rollout depends on: the whole spec without `replicas`.
+
+    Values that are defaults do not count: another operator's CustomResourceDefinition writes out more of them, and what
+    was given up would be tried once more for it.
+    """
+    return _attempt(orjson.dumps(spec))
 
 
 def server_image(spec: ModelDeploymentSpec, settings: Settings) -> str:
@@ -56,6 +61,15 @@ def _of(raw: bytes) -> Intent:
     spec = parse_spec(orjson.loads(raw))
     snapshot = normalise(spec)
     return Intent(spec, names.digest(snapshot), snapshot)
+
+
+@lru_cache(_REMEMBERED)
+def _attempt(raw: bytes) -> str:
+    try:
+        spec = _of(raw).spec
+    except ValidationError:
+        return names.digest({key: value for key, value in orjson.loads(raw).items() if key != "replicas"})
+    return names.digest(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"replicas"}))
 
 
 @lru_cache(_REMEMBERED)

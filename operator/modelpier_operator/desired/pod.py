@@ -50,8 +50,10 @@ def trusting(template: Mapping[str, Any], keys: PlanKeys) -> dict[str, Any]:
 
 def _trusting(server: Mapping[str, Any], keys: PlanKeys) -> dict[str, Any]:
     trust = {"name": contract.ENV_PLAN_PUBLIC_KEY, "value": keys.public}
-    env = server.get("env") or [trust]
-    return {**server, "env": [trust if entry["name"] == trust["name"] else entry for entry in env]}
+    env = server.get("env") or []
+    if any(entry["name"] == trust["name"] for entry in env):
+        return {**server, "env": [trust if entry["name"] == trust["name"] else entry for entry in env]}
+    return {**server, "env": [*env, trust]}
 
 
 def _longest_end(spec: ModelDeploymentSpec) -> int:
