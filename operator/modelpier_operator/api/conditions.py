@@ -199,8 +199,8 @@ class Reason(StrEnum):
     )
     MODEL_CRASHED = (
         "ModelCrashed",
-        "The model's own process ended by itself, again and again.",
-        "See the message: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect of an operator.",
+        "The process that loaded or ran the model ended by itself, again and again.",
+        "See how the container ended: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect.",
         PERMANENT,
     )
     PROVIDER_UNAVAILABLE = (
