@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from modelpier_server.contract import FailureReason, ModelState, Role
+from modelpier_server.contract import FailureReason, ModelState, PlannedModel, Role
 from modelpier_server.errors import ModelError, ServerError
+from modelpier_server.lifecycle import examples, golden
 from modelpier_server.lifecycle.board import Record
 from modelpier_server.lifecycle.journal import Journal, Step
 from modelpier_server.lifecycle.marked import Marked
@@ -226,11 +227,12 @@ class BringUp(Generic[S]):
             started = time.perf_counter()
             try:
                 record.servable.warm_up()
+                record.timings["warm_up"] = round(time.perf_counter() - started, 4)
+                self._test(record, planned)
             except (ServerError, ModelError):
                 _check_alive(record.session)  # the better reason
                 raise
             _check_alive(record.session)
-            record.timings["warm_up"] = round(time.perf_counter() - started, 4)
             self._journal.serve(planned, record.digest or "")
 
         loop, planned = asyncio.get_running_loop(), record.planned
@@ -245,6 +247,21 @@ class BringUp(Generic[S]):
             await self.blocking(lambda: self._journal.end(planned.revision))
             raise
         self._listen(record, record.session)  # not before: until here an end of the process is an end of this step
+
+    def _test(self, record: Record[S], planned: PlannedModel) -> None:
+        """Blocking: runs the examples that the model brings. Raises ModelError."""
+        fetched, session = record.fetched, record.session
+        assert fetched is not None
+        assert session is not None
+        folder, wanted = fetched.folder, planned.options.golden_tests
+        if folder is None or not wanted.enabled or not examples.there(folder):
+            return
+        self._journal.begin(planned, fetched.digest, Step.TESTING)
+        started = time.perf_counter()
+        count = golden.check(session, folder, wanted)
+        fetched.check()
+        record.timings["golden_tests"] = round(time.perf_counter() - started, 4)
+        log.info("golden tests passed", extra={"revision": planned.revision, "tests": count})
 
     def _listen(self, record: Record[S], session: Session) -> None:
         loop = asyncio.get_running_loop()

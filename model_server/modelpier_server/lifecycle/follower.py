@@ -54,6 +54,8 @@ class Follower(Generic[S]):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unloading: set[asyncio.Task[None]] = set()
         self._swept = -1
+        self._planned = asyncio.Event()
+        """Set, and made anew, with every change of who is wanted."""
 
     def apply(self, plan: Plan) -> None:
         """Returns at once; models come and go in tasks. Whoever calls has checked signature, owner and generation."""
@@ -67,7 +69,12 @@ class Follower(Generic[S]):
         for revision, model in wanted.items():
             self.board.records[revision] = self._follow(held.get(revision), model)
         self.board.generation, self.board.plan_error = plan.generation, ""
+        self._wake()
         self._publish()
+
+    def _wake(self) -> None:
+        self._planned.set()
+        self._planned = asyncio.Event()
 
     def refuse(self, error: str) -> None:
         """A plan was offered that cannot be followed; the one that is held stays."""
@@ -91,6 +98,7 @@ class Follower(Generic[S]):
         self.board.records = {}
         for record in records:
             self._drop(record, seconds)
+        self._wake()
         if self._unloading:
             await asyncio.wait(self._unloading, timeout=seconds + 1.0)
         self._bringup.close()
@@ -155,17 +163,17 @@ class Follower(Generic[S]):
         """
         if record.stop.is_set():
             raise Stopped
-        if record.planned.role is Role.CANDIDATE:
-            await self._after_required(record)
+        await self._after_required(record)
         if self._unloading:
             await asyncio.wait({*self._unloading})
 
     async def _after_required(self, record: Record[S]) -> None:
         """A candidate that hangs, or takes the process down, must not keep production from coming up."""
-        while coming := self._required_tasks():
-            dropped = asyncio.ensure_future(record.dropped.wait())
-            await asyncio.wait({*coming, dropped}, return_when=asyncio.FIRST_COMPLETED)
-            dropped.cancel()
+        while record.planned.role is Role.CANDIDATE and (coming := self._required_tasks()):
+            # A plan that comes meanwhile may drop it, or change who is required.
+            planned = asyncio.ensure_future(self._planned.wait())
+            await asyncio.wait({*coming, planned}, return_when=asyncio.FIRST_COMPLETED)
+            planned.cancel()
             if record.stop.is_set():
                 raise Stopped
 

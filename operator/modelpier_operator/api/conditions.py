@@ -203,6 +203,12 @@ class Reason(StrEnum):
         "See how the container ended: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect.",
         PERMANENT,
     )
+    GOLDEN_TEST_FAILED = (
+        "GoldenTestFailed",
+        "An example that the model brings (test_data_set_*, tests.json) does not come out as it says.",
+        "See the message for test, output and difference: correct model or example, or set model.tests.",
+        PERMANENT,
+    )
     PROVIDER_UNAVAILABLE = (
         "ProviderUnavailable",
         "The first of server.executionProviders does not work in the pod: wrong image, no driver, no GPU.",

@@ -310,3 +310,13 @@ async def test_a_candidate_that_waits_for_its_turn_can_be_dropped(world: World, 
     await bench.until(lambda: bench.state("b") is None)
     hold.set()
     await bench.reach(a=ModelState.READY)
+
+
+async def test_candidates_that_become_required_do_not_wait_for_each_other(world: World, bench: Bench) -> None:
+    hold = world.hold("fetch", "a")
+    bench.apply(model("b", role=Role.CANDIDATE), model("c", role=Role.CANDIDATE), model("a"))
+    await bench.until(lambda: {("fetch", "b"), ("fetch", "c"), ("fetch", "a")} <= {*world.log})
+    bench.apply(model("b"), model("c"), model("a"))
+    await bench.reach(b=ModelState.READY, c=ModelState.READY)
+    hold.set()
+    await bench.reach(a=ModelState.READY)
