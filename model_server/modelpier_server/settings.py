@@ -90,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
     add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
     add("--isolated", action="store_true", help="run each model in a process of its own: a crash takes no other one")
+    add(
+        "--hooks",
+        action="store_true",
+        help="run the hooks.py of each model's folder before and after it: code with all rights of the server",
+    )
     add("--no-golden-tests", action="store_true", help="do not run the examples that a model's folder brings")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
@@ -202,6 +207,7 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
         instances=flags.instances,
         threads=flags.threads,
         isolated=flags.isolated,
+        hooks=flags.hooks,
         golden_tests=GoldenTests(enabled=not flags.no_golden_tests),
     )
     if flags.provider:

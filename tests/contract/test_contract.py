@@ -44,6 +44,7 @@ options = st.builds(
     instances=whole,
     threads=whole,
     graph_optimization=st.sampled_from(GraphOptimization),
+    hooks=st.booleans(),
     golden_tests=st.builds(GoldenTests, st.booleans(), st.floats(0, 1e6), st.floats(0, 1e6)),
     batching=st.builds(
         Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3), st.dictionaries(text, st.floats(-9, 9)), text
@@ -233,6 +234,7 @@ def test_hostile_bytes(kind: Any, raw: bytes) -> None:
         (("models", 0, "options", "batching", "padding"), {"ids": "0"}, "padding.ids"),
         (("models", 0, "options", "batching", "padding"), ["ids"], "padding"),
         (("models", 0, "options", "golden_tests"), {"relative": -1}, "golden_tests.relative"),
+        (("models", 0, "options", "hooks"), "true", "hooks"),
         (("models", 0, "options", "golden_tests"), {"enabled": 1}, "golden_tests.enabled"),
         (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
         (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),

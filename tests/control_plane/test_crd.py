@@ -119,6 +119,7 @@ def test_defaults_stand_in_the_object(api: ApiServer) -> None:
             "instances": 0,
             "threads": 0,
             "isolated": False,
+            "hooks": False,
             "graphOptimization": "All",
             "batching": {"enabled": True, "maxRows": 64, "maxDelayMicroseconds": 0, "mask": ""},
             "limits": {

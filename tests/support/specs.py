@@ -61,6 +61,7 @@ _servers: dict[str, Any] = {
     "imagePullSecrets": st.lists(_names, max_size=3, unique=True),
     "serviceAccountName": _names,
     "runtimeUpgrade": st.sampled_from(["Manual", "Auto"]),
+    "hooks": st.booleans(),
     "graphOptimization": st.sampled_from(["Disabled", "Basic", "Extended", "All"]),
 }
 _tolerations = st.one_of(
@@ -164,6 +165,7 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("server.executionProviders", st.just([{"name": "cuda"}])),
     ("server.runtimeUpgrade", st.just("auto")),
     ("server.graphOptimization", st.just("all")),
+    ("server.hooks", st.sampled_from([1, "true"])),
     ("resources.gpu", st.sampled_from([-1, 65, "1"])),
     (
         "resources.gpuResource",

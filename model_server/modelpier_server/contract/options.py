@@ -83,6 +83,8 @@ class Options:
     the kubelet sets memory.oom.group."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     golden_tests: GoldenTests = GoldenTests()
+    hooks: bool = False
+    """The Python file that lies beside the model is run before and after it, with all rights of the process."""
 
 
 def read_options(value: Any, where: str) -> Options:
@@ -109,6 +111,7 @@ def read_options(value: Any, where: str) -> Options:
         graph_optimization=decoding.member(GraphOptimization, data, "graph_optimization", where)
         if "graph_optimization" in data
         else default.graph_optimization,
+        hooks=decoding.flag(data, "hooks", where, default=False),
         golden_tests=_golden_tests(data.get("golden_tests") or {}, f"{where}.golden_tests"),
         batching=Batching(
             enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),

@@ -22,6 +22,7 @@ from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
 from modelpier_server.runtime import Session
+from modelpier_server.runtime.hooks import FILE
 
 DOWNLOADS = 2
 LOADS = 1
@@ -212,6 +213,7 @@ class BringUp(Generic[S]):
                 raise Stopped
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
+            _check_hooks(record.fetched, planned)
             self._journal.begin(planned, record.fetched.digest, Step.LOADING)
             started = time.perf_counter()
             session = self.tools.load(record.fetched.path, planned.options, record.stop, record.fetched.digest)
@@ -277,6 +279,16 @@ class BringUp(Generic[S]):
         if not record.stop.is_set():
             record.state = state
             self._changed(record)
+
+
+def _check_hooks(fetched: Fetched, planned: PlannedModel) -> None:
+    """Raises ModelError where hooks are wanted that no digest covers."""
+    if planned.options.hooks and fetched.folder is None:
+        text = f'hooks: uri must name a folder, which the digest covers with its {FILE}: end it with "/"'
+        raise ModelError(FailureReason.PLAN_INVALID, text)
+    if not planned.options.hooks and fetched.folder is not None and (fetched.folder / FILE).exists():
+        about = {"model": planned.name, "revision": planned.revision}
+        log.warning("the model brings a %s, which is not run: server.hooks is off", FILE, extra=about)
 
 
 def _check_alive(session: Session) -> None:

@@ -174,6 +174,10 @@ class Server(Section):
     """Whether the model runs in a process of its own within the pod. When that crashes, its callers are told and it is
     loaded again, while the server goes on; each run costs some 0.1 ms more, and about half a
     millisecond per 600 kB in and out."""
+    hooks: Annotated[bool, Field(strict=True)] = False
+    """Whether hooks.py in the model's folder (model.uri ends in a slash) is run before and after the model: Python
+    that does what no graph can, with all rights of the pod. Whoever may write to model.uri may run code then;
+    model.digest pins what is run."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     """How far ONNX Runtime may rewrite the model before it runs. All is the fastest; a lower level helps when a
     rewritten model answers otherwise."""

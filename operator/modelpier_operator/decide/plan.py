@@ -143,6 +143,7 @@ def _options(revision: Revision) -> contract.Options:
         instances=instances,
         threads=threads,
         isolated=server.isolated,
+        hooks=server.hooks,
         graph_optimization=contract.GraphOptimization(server.graph_optimization.value),
         golden_tests=contract.GoldenTests(tests.enabled, tests.relative_tolerance, tests.absolute_tolerance),
         batching=contract.Batching(

@@ -36,7 +36,7 @@ from modelpier_server.runtime.isolation.messages import (
     receive,
     send,
 )
-from modelpier_server.runtime.onnx import load
+from modelpier_server.runtime.local import load
 from modelpier_server.runtime.session import Control, Session
 
 log = logging.getLogger(__name__)
