@@ -15,7 +15,7 @@ from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.guarded import find_detached
 from modelpier_cluster.hidden import HIDDEN
-from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push
+from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push, unpacked_size
 from modelpier_cluster.loopback import ControlPlane
 from modelpier_cluster.nest import control_plane_nest, node_nest
 from modelpier_cluster.node_config import seconds
@@ -227,6 +227,8 @@ def _load(arguments: Arguments) -> None:
     become_root(sys.argv[1:])
     name = ":".join(split(arguments.reference or arguments.image))
     push(arguments.image, registry, name)
+    packed = Registry(registry).packed_size(name) / 1e6
+    Progress().say(f"{name}: {unpacked_size(arguments.image)} on disk, {packed:.0f} MB to pull")
     print(f"{registry}/{name}")
 
 

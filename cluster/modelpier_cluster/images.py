@@ -6,6 +6,7 @@ BASE_IMAGE and GPU_BASE_IMAGE differ, which name what is pulled from a public re
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -178,6 +179,11 @@ def push(image: str, registry: str, name: str) -> None:
     # zstd packs several times faster than gzip, and containerd unpacks it, too.
     packing = ("--format", "oci", "--compression-format", "zstd", "--compression-level", "1")
     buildah("push", "--quiet", "--tls-verify=false", *packing, image, f"docker://{registry}/{name}")
+
+
+def unpacked_size(image: str) -> str:
+    """As buildah prints it ("194 MB"): on disk, with the base that other images share."""
+    return str(json.loads(buildah("images", "--json", image, timeout=60))[0]["size"])
 
 
 def remove_image(image: str) -> bool:

@@ -46,6 +46,19 @@ class Registry:
         except tarfile.TarError as error:
             raise ClusterError(f"{path} is no tar archive: {error}") from error
 
+    def packed_size(self, name: str) -> int:
+        """Bytes of the layers of NAME:TAG as a node pulls them. Raises ClusterError."""
+        repository, tag = split(name)
+        url = f"http://{self.address}/v2/{repository}/manifests/{tag}"
+        request = urllib.request.Request(url, headers={"Accept": OCI_MANIFEST})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                manifest = json.load(answer)
+        except (OSError, ValueError) as error:
+            raise ClusterError(f"GET {url}: {error}") from error
+        return sum(layer["size"] for layer in manifest["layers"])
+
     def _push_docker(self, files: "_Files", name: str | None) -> str:
         entry = files.json("manifest.json")[0]
         repository, tag = split(name or next(iter(entry["RepoTags"] or []), ""))

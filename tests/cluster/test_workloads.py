@@ -13,7 +13,9 @@ import pytest
 from modelpier_cluster.archive import scratch_archive
 from modelpier_cluster.audit import recording, writes
 from modelpier_cluster.build import programs
+from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.progress import wait_for
+from modelpier_cluster.registry import Registry
 from support.clusters import Cluster
 
 
@@ -59,6 +61,14 @@ def test_images_are_named_as_asked(cluster: Cluster, pause_image: str, kubectl_i
     registry = cluster.status()["registry"]
     assert pause_image == f"{registry}/probe:1"
     assert kubectl_image == f"{registry}/tools/kube:2"
+
+
+def test_images_have_a_size_to_pull(cluster: Cluster, pause_image: str, kubectl_image: str) -> None:
+    registry = Registry(cluster.status()["registry"])
+    assert registry.packed_size(pause_image) < (programs() / "pause").stat().st_size * 1.1
+    assert registry.packed_size(kubectl_image) > (programs() / "kube").stat().st_size / 10
+    with pytest.raises(ClusterError, match="404"):
+        registry.packed_size("tools/kube:3")
 
 
 def test_pods_run_on_every_node_and_the_machine_reaches_them(cluster: Cluster, pause_image: str) -> None:

@@ -172,6 +172,10 @@ func (m *Maker) service(md *ModelDeployment, names Names, now time.Time) *corev1
 			Selector: map[string]string{labelDeployment: md.Name, labelPodSet: names.podSet},
 			Ports: []corev1.ServicePort{
 				{Name: "http", Port: 80, TargetPort: intstr.FromString("http"), Protocol: corev1.ProtocolTCP},
+				{
+					Name: "grpc", Port: grpcPort, TargetPort: intstr.FromString("grpc"), Protocol: corev1.ProtocolTCP,
+					AppProtocol: ptr.To("kubernetes.io/h2c"),
+				},
 			},
 		},
 	}

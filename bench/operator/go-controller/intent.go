@@ -39,7 +39,15 @@ func serverIntent(server Server) fields {
 	f, batching, limits := fields{}, fields{}, fields{}
 	unless(batching, "enabled", server.Batching.Enabled, true)
 	unless(batching, "maxRows", server.Batching.MaxRows, 64)
+	unless(batching, "maxDelayMicroseconds", server.Batching.MaxDelayMicroseconds, 0)
+	unless(batching, "mask", server.Batching.Mask, "")
+	if len(server.Batching.Padding) > 0 {
+		batching["padding"] = server.Batching.Padding
+	}
 	unless(limits, "maxQueue", server.Limits.MaxQueue, 1024)
+	unless(limits, "maxQueueWaitMilliseconds", server.Limits.MaxQueueWaitMilliseconds, 0)
+	unless(limits, "priorityLevels", server.Limits.PriorityLevels, 1)
+	unless(limits, "runTimeoutSeconds", server.Limits.RunTimeoutSeconds, 0)
 	unless(limits, "requestTimeoutSeconds", server.Limits.RequestTimeoutSeconds, 60)
 	unless(limits, "maxBodyBytes", server.Limits.MaxBodyBytes, 64<<20)
 	f.put("batching", batching)
@@ -53,6 +61,8 @@ func serverIntent(server Server) fields {
 	unless(f, "instances", server.Instances, 0)
 	unless(f, "threads", server.Threads, 0)
 	unless(f, "startupTimeoutSeconds", server.StartupTimeoutSeconds, 600)
+	unless(f, "isolated", server.Isolated, false)
+	unless(f, "graphOptimization", server.GraphOptimization, "All")
 	unless(f, "image", server.Image, "")
 	unless(f, "serviceAccountName", server.ServiceAccountName, "")
 	return f

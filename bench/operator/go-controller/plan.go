@@ -28,23 +28,30 @@ type PlannedModel struct {
 }
 
 type PlanOptions struct {
-	Batching  PlanBatching   `json:"batching"`
-	Instances int            `json:"instances"`
-	Isolated  bool           `json:"isolated"`
-	Limits    PlanLimits     `json:"limits"`
-	Providers []PlanProvider `json:"providers"`
-	Threads   int            `json:"threads"`
+	Batching          PlanBatching   `json:"batching"`
+	GraphOptimization string         `json:"graph_optimization"`
+	Instances         int            `json:"instances"`
+	Isolated          bool           `json:"isolated"`
+	Limits            PlanLimits     `json:"limits"`
+	Providers         []PlanProvider `json:"providers"`
+	Threads           int            `json:"threads"`
 }
 
 type PlanBatching struct {
-	Enabled bool `json:"enabled"`
-	MaxRows int  `json:"max_rows"`
+	Enabled  bool               `json:"enabled"`
+	Mask     string             `json:"mask"`
+	MaxDelay float64            `json:"max_delay"`
+	MaxRows  int                `json:"max_rows"`
+	Padding  map[string]float64 `json:"padding"`
 }
 
 type PlanLimits struct {
 	MaxBodyBytes   int64   `json:"max_body_bytes"`
 	MaxQueue       int     `json:"max_queue"`
+	MaxQueueWait   float64 `json:"max_queue_wait"`
+	PriorityLevels int     `json:"priority_levels"`
 	RequestTimeout float64 `json:"request_timeout"`
+	RunTimeout     float64 `json:"run_timeout"`
 }
 
 type PlanProvider struct {
@@ -76,13 +83,25 @@ func signed(plan []byte, key ed25519.PrivateKey) map[string]string {
 
 func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
 	spec := md.Spec
+	batching, limits := spec.Server.Batching, spec.Server.Limits
 	options := PlanOptions{
-		Batching:  PlanBatching{Enabled: spec.Server.Batching.Enabled, MaxRows: spec.Server.Batching.MaxRows},
-		Instances: spec.Server.Instances,
+		Batching: PlanBatching{
+			Enabled:  batching.Enabled,
+			Mask:     batching.Mask,
+			MaxDelay: float64(batching.MaxDelayMicroseconds) / 1e6,
+			MaxRows:  batching.MaxRows,
+			Padding:  padding(batching.Padding),
+		},
+		GraphOptimization: spec.Server.GraphOptimization,
+		Instances:         spec.Server.Instances,
+		Isolated:          spec.Server.Isolated,
 		Limits: PlanLimits{
-			MaxBodyBytes:   spec.Server.Limits.MaxBodyBytes,
-			MaxQueue:       spec.Server.Limits.MaxQueue,
-			RequestTimeout: float64(spec.Server.Limits.RequestTimeoutSeconds),
+			MaxBodyBytes:   limits.MaxBodyBytes,
+			MaxQueue:       limits.MaxQueue,
+			MaxQueueWait:   float64(limits.MaxQueueWaitMilliseconds) / 1e3,
+			PriorityLevels: limits.PriorityLevels,
+			RequestTimeout: float64(limits.RequestTimeoutSeconds),
+			RunTimeout:     float64(limits.RunTimeoutSeconds),
 		},
 		Providers: planProviders(spec),
 		Threads:   spec.Server.Threads,
@@ -98,6 +117,14 @@ func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
 		Version:     version,
 		Weight:      100,
 	}
+}
+
+// padding is an object even where there is none: servers want one.
+func padding(asked map[string]float64) map[string]float64 {
+	if asked == nil {
+		return map[string]float64{}
+	}
+	return asked
 }
 
 func planProviders(spec Spec) []PlanProvider {

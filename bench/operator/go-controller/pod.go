@@ -14,6 +14,7 @@ import (
 
 const (
 	httpPort  = 8080
+	grpcPort  = 8081
 	adminPort = 8082
 
 	livePath  = "/v2/health/live"
@@ -28,8 +29,9 @@ const (
 	user         = 65532
 	tmpMebibytes = 64
 	logMebibytes = 192
-	// graceSeconds is the time to go on accepting (5) and a reserve, beside the time to drain.
-	graceSeconds = 10
+	// graceSeconds is the time to go on accepting (5), for gRPC clients to go elsewhere (22.5) and a reserve, beside the
+	// time to drain.
+	graceSeconds = 33
 )
 
 // frozen is the pod template without what names its pod set: its hash is the pod set's.
@@ -99,6 +101,7 @@ func (m *Maker) container(md *ModelDeployment) corev1.Container {
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		Ports: []corev1.ContainerPort{
 			{Name: "http", ContainerPort: httpPort, Protocol: corev1.ProtocolTCP},
+			{Name: "grpc", ContainerPort: grpcPort, Protocol: corev1.ProtocolTCP},
 			{Name: "admin", ContainerPort: adminPort, Protocol: corev1.ProtocolTCP},
 		},
 		Env:                      m.environment(md),

@@ -50,6 +50,8 @@ type Server struct {
 	ImagePullSecrets      []string   `json:"imagePullSecrets,omitempty"`
 	ServiceAccountName    string     `json:"serviceAccountName,omitempty"`
 	RuntimeUpgrade        string     `json:"runtimeUpgrade,omitempty"`
+	Isolated              bool       `json:"isolated"`
+	GraphOptimization     string     `json:"graphOptimization"`
 }
 
 type Provider struct {
@@ -58,14 +60,20 @@ type Provider struct {
 }
 
 type Batching struct {
-	Enabled bool `json:"enabled"`
-	MaxRows int  `json:"maxRows"`
+	Enabled              bool               `json:"enabled"`
+	MaxRows              int                `json:"maxRows"`
+	MaxDelayMicroseconds int64              `json:"maxDelayMicroseconds"`
+	Padding              map[string]float64 `json:"padding,omitempty"`
+	Mask                 string             `json:"mask,omitempty"`
 }
 
 type Limits struct {
-	MaxQueue              int   `json:"maxQueue"`
-	RequestTimeoutSeconds int   `json:"requestTimeoutSeconds"`
-	MaxBodyBytes          int64 `json:"maxBodyBytes"`
+	MaxQueue                 int   `json:"maxQueue"`
+	MaxQueueWaitMilliseconds int64 `json:"maxQueueWaitMilliseconds"`
+	PriorityLevels           int   `json:"priorityLevels"`
+	RunTimeoutSeconds        int   `json:"runTimeoutSeconds"`
+	RequestTimeoutSeconds    int   `json:"requestTimeoutSeconds"`
+	MaxBodyBytes             int64 `json:"maxBodyBytes"`
 }
 
 type Resources struct {
