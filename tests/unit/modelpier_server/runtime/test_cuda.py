@@ -14,6 +14,7 @@ from modelpier_server.runtime import cuda, providers
 @pytest.fixture(autouse=True)
 def _forgotten() -> None:
     cuda.pinned_memory.cache_clear()
+    cuda.load_libraries.cache_clear()
 
 
 def test_there_is_no_pinned_memory_without_a_gpu() -> None:
