@@ -41,11 +41,25 @@ $(CONVERT_VENV)/.installed: requirements/convert.txt requirements/demo-text.txt 
 .PHONY: venv-convert
 venv-convert: $(CONVERT_VENV)/.installed ## the converter's own environment with torch (about 6 GB)
 
+GPU_VENV := .venv-gpu
+$(GPU_VENV)/.installed: requirements/dev.txt requirements/cuda.txt pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(GPU_VENV)
+	VIRTUAL_ENV=$(GPU_VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	# Both bring the package `onnxruntime`.
+	VIRTUAL_ENV=$(GPU_VENV) $(BIN)/uv pip uninstall --quiet onnxruntime
+	VIRTUAL_ENV=$(GPU_VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes --reinstall-package onnxruntime-gpu -r requirements/cuda.txt
+	VIRTUAL_ENV=$(GPU_VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: venv-gpu
+venv-gpu: $(GPU_VENV)/.installed ## the development environment with onnxruntime-gpu and CUDA's libraries (about 4 GB)
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --override requirements/overrides.txt pyproject.toml
 .PHONY: lock
 lock: $(BIN)/uv ## pin all dependencies with hashes into requirements/
 	for extra in operator server server-gpu convert; do $(COMPILE) --extra $$extra -o requirements/$$extra.txt; done
 	$(COMPILE) --group build -o requirements/build.txt
+	$(COMPILE) --group cuda -o requirements/cuda.txt
 	$(COMPILE) --group demo -o requirements/demo.txt
 	$(COMPILE) --no-deps --group demo-text -o requirements/demo-text.txt
 	$(COMPILE) --extra operator --extra server --group dev --group demo --group build -o requirements/dev.txt
@@ -66,7 +80,7 @@ format: venv ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --quiet --fix .
 
 STAGES := $(PYTHON) tests/stages.py
-.PHONY: test test-unit test-control-plane test-e2e test-heavy
+.PHONY: test test-unit test-control-plane test-e2e test-gpu test-heavy
 test: venv ## every test that this machine can run, with the time that each level took against its budget
 	$(STAGES)
 test-unit: venv ## seconds, no network
@@ -75,6 +89,8 @@ test-control-plane: venv ## against a real API server; no root
 	$(STAGES) cluster-build control-plane
 test-e2e: venv ## on real nodes with the built images
 	$(STAGES) $(if $(LOCAL),cluster-build) e2e
+test-gpu: venv-gpu ## the server on an NVIDIA GPU, of which this machine must have one
+	$(GPU_VENV)/bin/python -m pytest tests/gpu
 test-heavy: venv venv-convert ## what `make test` leaves out: torch, long loads
 	$(STAGES) cluster-build heavy
 

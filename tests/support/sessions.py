@@ -45,6 +45,10 @@ class Wrapped:
         return self._session.on_loop
 
     @property
+    def joins(self) -> bool:
+        return self._session.joins
+
+    @property
     def lost(self) -> Future[str] | None:
         return self._session.lost
 

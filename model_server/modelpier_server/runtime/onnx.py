@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 import time
 
 # Since 1.29 ONNX Runtime reports its use to its makers unless told otherwise before it is imported.
@@ -27,7 +28,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, GraphOptimization, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import captured, extensions, providers, tensors
+from modelpier_server.runtime import captured, cuda, extensions, providers, tensors
 from modelpier_server.runtime.captured import Captured
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.graph_cache import Entry, GraphCache
@@ -42,7 +43,10 @@ _LEVELS = {
 log = logging.getLogger(__name__)
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
-_MEMORY_WORDS = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory")
+_MEMORY_WORDS = (
+    *("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory"),
+    "smaller than requested bytes",  # over gpu_mem_limit
+)
 
 
 def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | None = None) -> Session:
@@ -53,6 +57,8 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
     is refused by ONNX Runtime itself.
     """
     providers.check(options.providers, ort.get_available_providers())
+    if options.providers[0].name != providers.CPU:
+        cuda.load_libraries()
     file = _model_file(path)
     instances, threads = _layout(options)
     session_options = _session_options(threads)
@@ -182,6 +188,8 @@ class OrtSession:
         self.caller_only = threads == 1 and self.provider == providers.CPU
         self._captured: Captured | None = None
         self._graphs = graphs
+        self._turn = threading.Lock()
+        """Of sessions with graphs: a run beside the replay of a graph changes its results."""
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def run(
@@ -191,12 +199,10 @@ class OrtSession:
         if session is None:
             raise InferenceFailed("the model is closed")
         options = None if control is None else control.handle or _abortable(control)
-        if self._graphs:
-            options = options or ort.RunOptions()
-            options.add_run_config_entry(captured.GRAPH_ID, captured.EAGER)
         try:
-            if self._captured is not None and (fixed := self._captured.run(feeds, outputs)) is not None:
-                return fixed
+            if self._graphs:
+                with self._turn:
+                    return self._run_or_replay(session, feeds, outputs, options or ort.RunOptions())
             if self._has_bf16:
                 return _run_values(session, feeds, outputs, options)
             arrays: list[npt.NDArray[Any]] = session.run(outputs, feeds, options)
@@ -208,6 +214,25 @@ class OrtSession:
             failed = OutOfMemory if _reason(error) is FailureReason.OUT_OF_MEMORY else InferenceFailed
             raise failed(f"the model failed: {_text(error)}") from error
         return arrays
+
+    def _run_or_replay(
+        self,
+        session: ort.InferenceSession,
+        feeds: Mapping[str, npt.NDArray[Any]],
+        outputs: Sequence[str],
+        options: ort.RunOptions,
+    ) -> list[npt.NDArray[Any]]:
+        if self._captured is not None and (fixed := self._captured.run(feeds, outputs)) is not None:
+            return fixed
+        options.add_run_config_entry(captured.GRAPH_ID, captured.EAGER)
+        if self._has_bf16:
+            return _run_values(session, feeds, outputs, options)
+        arrays: list[npt.NDArray[Any]] = session.run(outputs, dict(feeds), options)
+        return arrays
+
+    @property
+    def joins(self) -> bool:
+        return self._captured is not None
 
     def prepare(self, most: int) -> None:
         if not self._graphs or self._session is None:

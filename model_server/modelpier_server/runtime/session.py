@@ -5,10 +5,11 @@ A Protocol, because models run in this process (`onnx.OrtSession`) or, behind th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from modelpier_server.contract import TensorSpec
@@ -40,6 +41,24 @@ class Control:
             self._end()
 
 
+class Joined(Mapping[str, npt.NDArray[Any]]):
+    """Inputs of several requests, row after row. They are put together when one is asked for: a session that has memory
+    of its own for them takes `parts`, and copies them once.
+    """
+
+    def __init__(self, parts: Mapping[str, Sequence[npt.NDArray[Any]]]) -> None:
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return np.concatenate(self.parts[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
 class Session(Protocol):
     """A loaded model. `run` may be called by several threads at once."""
 
@@ -68,6 +87,10 @@ class Session(Protocol):
     @property
     def on_loop(self) -> bool:
         """Whether very short runs may take place on the event loop: not where they wait for another process."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether `run` is better off with `Joined` than with arrays."""
 
     @property
     def lost(self) -> Future[str] | None:

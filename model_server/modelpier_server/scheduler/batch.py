@@ -6,7 +6,7 @@ Called on the event loop for very short models and on runner threads for others;
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ServerError
-from modelpier_server.runtime.session import Control, Session
+from modelpier_server.runtime.session import Control, Joined, Session
 from modelpier_server.scheduler.padding import Padding
 from modelpier_server.scheduler.work import Arrays, Stage, Work
 
@@ -58,10 +58,12 @@ def execute(session: Session, batch: Batch) -> Outcome:
     if len(batch.works) == 1:
         return _alone(session, batch)
     start = _clock()
+    feeds: Mapping[str, npt.NDArray[Any]]
     if batch.padding is not None:
         feeds = batch.padding.join(batch.inputs)
     else:
-        feeds = {name: np.concatenate([inputs[name] for inputs in batch.inputs]) for name in batch.inputs[0]}
+        parts = {name: [inputs[name] for inputs in batch.inputs] for name in batch.inputs[0]}
+        feeds = Joined(parts) if session.joins else {name: np.concatenate(part) for name, part in parts.items()}
     ready = _clock()
     try:
         arrays = session.run(feeds, batch.outputs, batch.control)

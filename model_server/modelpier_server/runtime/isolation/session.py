@@ -173,6 +173,7 @@ class IsolatedSession:
 
     caller_only = False
     on_loop = False
+    joins = False
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, loaded: Loaded) -> None:
         self.inputs, self.outputs = loaded.inputs, loaded.outputs

@@ -41,6 +41,7 @@ class FakeSession:
     instances: int = 1
     caller_only: bool = False
     on_loop: bool = False
+    joins: bool = False
 
     def run(
         self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None

@@ -17,6 +17,7 @@ from modelpier_server.contract import Options, Provider, TensorSpec
 from modelpier_server.runtime import providers
 from modelpier_server.runtime.captured import Captured, objection, sizes
 from modelpier_server.runtime.onnx import OrtSession
+from modelpier_server.runtime.session import Joined
 from support import onnx_models
 from support.onnx_models import write
 
@@ -80,10 +81,22 @@ def test_what_fits_no_bucket_is_left_to_the_caller(tmp_path: Path) -> None:
     assert mixed.run({"a": np.ones((2, 3), np.float32), "b": np.ones((1, 3), np.float32)}, ["sum"]) is None
 
 
-def test_two_threads_do_not_share_the_memory(tmp_path: Path) -> None:
-    """Who comes second runs without it."""
+def test_requests_that_share_a_run_are_put_together_in_the_memory_itself(tmp_path: Path) -> None:
     made = session(tmp_path, onnx_models.mlp())
-    made._captured = fixed(made, 8)
+    parts = [x(1, seed=1)["x"], x(3, seed=2)["x"], x(1, seed=3)["x"]]
+    joined = Joined({"x": parts})
+    got = fixed(made, 8).run(joined, ["y"])
+    assert got is not None
+    assert np.allclose(got[0], made.run({"x": np.concatenate(parts)}, ["y"])[0], atol=1e-6)
+    assert np.array_equal(joined["x"], np.concatenate(parts))
+    assert dict(joined).keys() == {"x"}
+    assert len(joined) == 1
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    made = session(tmp_path, onnx_models.mlp())
+    made._graphs = True
+    made.prepare(8)
     start = threading.Barrier(4)
 
     def work(seed: int) -> bool:
@@ -125,6 +138,7 @@ def test_a_session_prepares_only_then(tmp_path: Path) -> None:
     assert made._captured is not None
     assert made.run(x(3), ["y"])[0].shape == (3, 4)
     assert made.run(x(9), ["y"])[0].shape == (9, 4)  # eagerly: no bucket is as large
+    assert made.run(Joined({"x": [x(4)["x"], x(5)["x"]]}), ["y"])[0].shape == (9, 4)
     made.close()
 
 
