@@ -21,7 +21,7 @@ from modelpier_server.lifecycle.marked import Marked
 from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
-from modelpier_server.runtime import Session
+from modelpier_server.runtime import Session, memory
 from modelpier_server.runtime.hooks import FILE
 
 DOWNLOADS = 2
@@ -173,6 +173,9 @@ class BringUp(Generic[S]):
         elif session is not None:
             await self.blocking(session.close)
         record.servable = record.session = None
+        if session is not None:
+            del servable, session
+            await self.blocking(memory.give_back)
 
     async def sweep(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._downloads, self.tools.sweep)

@@ -23,6 +23,10 @@ class Marked:
         self.caller_only, self.on_loop = session.caller_only, session.on_loop
         self.lost = session.lost
 
+    @property
+    def joins(self) -> bool:
+        return self._session.joins
+
     def run(
         self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
     ) -> list[npt.NDArray[Any]]:

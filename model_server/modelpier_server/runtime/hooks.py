@@ -130,6 +130,7 @@ class Hooked:
 
     caller_only = False
     on_loop = False
+    joins = False
 
     def __init__(self, session: Session, module: ModuleType) -> None:
         """Raises KeyError, TypeError or ValueError for what is no description of tensors."""

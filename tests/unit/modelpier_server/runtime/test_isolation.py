@@ -57,6 +57,18 @@ def values(datatype: str) -> npt.NDArray[Any]:
     return np.array([[0, 1, 1]]).astype(DATATYPES[datatype].numpy)
 
 
+def test_a_closed_session_that_somebody_still_knows_holds_no_memory(tmp_path: Path) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("memfd:modelpier-tensors")
+
+    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    with isolated(onnx_models.identity(), tmp_path) as session:
+        (kept,) = session.run({"x": np.ones((2, 3), np.float32)}, ["y"])
+        assert mapped() > before
+    assert (mapped(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+    assert kept.sum() == 6
+
+
 @pytest.mark.parametrize("datatype", ["BOOL", "INT8", "UINT64", "FP16", "BF16", "FP64", "BYTES"])
 def test_datatypes_go_through_as_in_this_process(tmp_path: Path, datatype: str) -> None:
     here = load(write(onnx_models.identity(datatype), tmp_path / "here.onnx"), Options())
