@@ -139,7 +139,9 @@ def _require(folder: Path, modules: Iterable[Module]) -> None:
 
 
 def _linked(modules: tuple[Module, ...], folders: list[Path]) -> Path:
-    """A folder with a link to every program of `folders`, made once and named by them."""
+    """A folder with a link to every program of `folders`, made once and named by them. The links are relative, because
+    caches are copied to other places.
+    """
     name = hashlib.sha256("".join(folder.name for folder in folders).encode()).hexdigest()[:16]
     linked = cache_root() / "programs" / f"linked-{name}"
     if linked.exists():
@@ -148,7 +150,7 @@ def _linked(modules: tuple[Module, ...], folders: list[Path]) -> Path:
     partial.mkdir(parents=True)
     for module, folder in zip(modules, folders, strict=True):
         for program in module.programs:
-            (partial / program).symlink_to(folder / program)
+            (partial / program).symlink_to(os.path.relpath(folder / program, partial))
     for link, program in LINKS.items():
         if (partial / program).exists():
             (partial / link).symlink_to(program)

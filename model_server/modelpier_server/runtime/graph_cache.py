@@ -14,7 +14,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -53,6 +55,30 @@ class GraphCache:
         """Of a model with that digest; `about`: all else that its graph depends on."""
         name = hashlib.sha256(f"{digest} {about} {machine()}".encode()).hexdigest()[:32]
         return Entry(self, self._folder / name)
+
+    def engines(self, digest: str) -> Path | None:
+        """Where TensorRT keeps what it builds of the model with that digest. Its file names tell GPUs apart; all
+        engines together take no more than the graphs may. None where there can be no folder.
+        """
+        place = self._folder / "engines" / hashlib.sha256(digest.encode()).hexdigest()[:32]
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            os.utime(place)
+            self._drop_engines(place)
+        except OSError as error:
+            log.warning("engines cannot be kept", extra={"error": str(error)})
+            return None
+        return place
+
+    def _drop_engines(self, wanted: Path) -> None:
+        """Those that were used longest ago go first; the wanted ones stay."""
+        others = sorted((p for p in wanted.parent.iterdir() if p != wanted), key=lambda path: path.stat().st_mtime)
+        used = sum(map(_size, (wanted, *others)))
+        for other in others:
+            if used <= self._limit:
+                break
+            used -= _size(other)
+            shutil.rmtree(other, ignore_errors=True)
 
     def make_room(self, size: int) -> bool:
         """Removes graphs that were not used for longest. False where so many bytes cannot be had."""
@@ -154,6 +180,10 @@ class Entry:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             new.write_text(json.dumps(asdict(note)))
             new.replace(self._file)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 @cache

@@ -16,6 +16,7 @@ import time
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, GraphOptimization, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import captured, cuda, extensions, providers, tensors
+from modelpier_server.runtime import captured, cuda, extensions, providers, tensorrt, tensors
 from modelpier_server.runtime.captured import Captured
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.graph_cache import Entry, GraphCache
@@ -65,6 +66,8 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
     session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
+    if any(provider.name == providers.TENSORRT for provider in options.providers):
+        options = _for_tensorrt(file, session_options, options, graphs.engines(digest) if graphs and digest else None)
     entry = _entry(file, options, digest, graphs)
     session = _create(file, session_options, options) if entry is None else _kept(file, session_options, options, entry)
     session.disable_fallback()
@@ -80,6 +83,28 @@ def _create(file: Path, session_options: ort.SessionOptions, options: Options) -
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own
         raise ModelError(_reason(error), f"{file.name}: {_text(error)}") from error
+
+
+def _for_tensorrt(file: Path, session_options: ort.SessionOptions, options: Options, engines: Path | None) -> Options:
+    """`options` with what TensorRT must know before it sees the model."""
+    level = session_options.graph_optimization_level
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        inputs = tensors.specs(_create(file, session_options, Options()).get_inputs(), "input")
+    except ModelError as error:  # a CPU need not be able to run what a GPU runs
+        log.warning("the sizes of the inputs cannot be known beforehand", extra={"error": str(error)})
+        inputs = ()
+    finally:
+        session_options.graph_optimization_level = level
+    return replace(
+        options,
+        providers=tuple(
+            tensorrt.completed(provider, inputs, options.batching.max_rows, engines)
+            if provider.name == providers.TENSORRT
+            else provider
+            for provider in options.providers
+        ),
+    )
 
 
 def _entry(file: Path, options: Options, digest: str, graphs: GraphCache | None) -> Entry | None:

@@ -30,9 +30,13 @@ SLOWEST = 1.0
 """Seconds: a model that takes longer for one row is not run again and again to find out about batches."""
 RUN_LIMIT = 0.25
 """Seconds: no more rows are tried once a run takes longer."""
+STEP = 4
+"""Times as many rows are tried each time; one size in between is tried when it may be enough."""
 FLAT = 1.05
-"""Sizes that bring less than this times the best rate so far; after two of them no more rows are tried."""
-MEASURE_LIMIT = 0.1
+"""No more rows are tried once STEP times as many bring less than this times the rate."""
+HOPELESS = SHARE / 2
+"""Of the best rate: twice the rows bring at most twice the rate, so that those in between need not be tried."""
+MEASURE_LIMIT = 0.02
 """Seconds after which a size is not run once more to be measured better."""
 ELEMENTS_LIMIT = 1 << 24
 """Elements of one input: no more rows are tried beyond."""
@@ -146,22 +150,30 @@ def same(spec: TensorSpec, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> b
 def _choose_rows(session: Session, limit: int, size: int, one_row: float, finding: Finding) -> None:
     random = np.random.default_rng(1)
     rates = {1: 1 / one_row}
-    rows, flat = 2, 0
-    while rows <= limit and flat < 2:
+
+    def better(rows: int) -> bool:
+        """Whether these rows bring more than any before, and even more may."""
         feeds = make_feeds(session, rows, size, random)
         if max(array.size for array in feeds.values()) > ELEMENTS_LIMIT:
-            break
+            return False
         try:
             seconds = _measure(session, feeds, finding)
         except ServerError:
-            break
-        flat = flat + 1 if rows / seconds < FLAT * max(rates.values()) else 0
+            return False
+        best = max(rates.values())
         rates[rows] = rows / seconds
-        if seconds > RUN_LIMIT:
+        return rates[rows] >= FLAT * best and seconds <= RUN_LIMIT
+
+    rows = 1
+    while rows < limit:
+        rows = min(STEP * rows, limit)
+        if not better(rows):
             break
-        rows = limit if rows < limit < 2 * rows else 2 * rows
-    best = max(rates.values())
-    chosen = min(rows for rows, rate in rates.items() if rate >= SHARE * best)
+    chosen = _enough(rates)
+    fewer = max((tried for tried in rates if tried < chosen), default=0)
+    if chosen > fewer + 1 > 1 and rates[fewer] >= HOPELESS * max(rates.values()):
+        better(max(fewer + 1, chosen // 2))
+        chosen = _enough(rates)
     if chosen > 1:
         finding.max_rows = chosen
         finding.why = (
@@ -169,6 +181,12 @@ def _choose_rows(session: Session, limit: int, size: int, one_row: float, findin
         )
     else:
         finding.why = "off: batches bring no more rows per second than single runs"
+
+
+def _enough(rates: Mapping[int, float]) -> int:
+    """The fewest rows that come close to the best rate."""
+    best = max(rates.values())
+    return min(rows for rows, rate in rates.items() if rate >= SHARE * best)
 
 
 def _measure(session: Session, feeds: Feeds, finding: Finding) -> float:

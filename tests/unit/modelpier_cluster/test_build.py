@@ -70,7 +70,7 @@ def test_given_programs_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_folder_links_all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path))
+    monkeypatch.setenv("MODELPIER_CLUSTER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MODELPIER_CLUSTER_PROGRAMS", raising=False)
     version = build_module.toolchain().version
     for module in MODULES:
@@ -83,6 +83,8 @@ def test_one_folder_links_all_programs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (linked / "helm").read_text() == "helm"
     assert programs() == linked
     assert not list(linked.parent.glob(".*")), "half-made folders are left"
+    moved = (tmp_path / "cache").rename(tmp_path / "moved")
+    assert (moved / "programs" / linked.name / "kubectl").read_text() == "kube"
 
 
 def test_the_version_compiled_in_is_the_one_in_go_mod() -> None:

@@ -120,7 +120,7 @@ def test_a_model_that_does_not_fit_the_memory_is_not_served(tmp_path: Path) -> N
 
 
 def test_no_more_rows_are_tried_once_they_bring_nothing(tmp_path: Path) -> None:
-    """Each row takes 10 ms: sizes 2 and 4 show it, 8 to 64 would only delay the start."""
+    """Each row takes 10 ms: 4 rows show it, 16 and 64 would only delay the start."""
 
     class Linear(Scripted):
         def run(
@@ -133,7 +133,28 @@ def test_no_more_rows_are_tried_once_they_bring_nothing(tmp_path: Path) -> None:
     finding = probe(session, Batching())
     assert finding.max_rows == 0
     assert "bring no more rows" in finding.why
-    assert session.runs <= 1 + 3 * 4 + 4
+    assert session.runs <= 1 + 4 + 4 + 2
+
+
+class Costly(Scripted):
+    """A run takes `fixed` seconds, or `row` for each row where that is more: more rows bring more up to fixed / row."""
+
+    fixed, row = 0.032, 0.001
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+    ) -> list[np.ndarray]:
+        rows = len(next(iter(feeds.values())))
+        self._seconds = max(self.fixed, self.row * rows)
+        return super().run(feeds, outputs, control)
+
+
+@pytest.mark.parametrize(("row", "limit", "rows"), [(0.001, 64, 32), (0.002, 64, 16), (0.0005, 64, 64), (0.001, 6, 6)])
+def test_the_fewest_rows_that_are_fast_are_found_in_few_runs(tmp_path: Path, row: float, limit: int, rows: int) -> None:
+    session = Costly(runtime.load(write(onnx_models.identity(), tmp_path / "m.onnx"), Options()))
+    session.row = row
+    assert probe(session, Batching(max_rows=limit)).max_rows == rows
+    assert session.runs <= 1 + 2 + 4 + 2 * 4
 
 
 def test_slow_models_are_not_run_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
