@@ -22,6 +22,7 @@ from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.catalog import Catalog
 from modelpier_server.lifecycle.control import Control
 from modelpier_server.lifecycle.follower import Follower
+from modelpier_server.lifecycle.journal import Journal
 from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.lifecycle.plans import LARGEST, Intake, Trust
 from modelpier_server.lifecycle.watch import watch
@@ -79,6 +80,8 @@ class Process:
             self._board,
             trusting=settings.source is None,
             drain=settings.drain_limit,
+            # Without a plan nothing starts this process again, and several may share the cache.
+            journal=Journal(settings.model_dir / "journal" if settings.source is not None else None),
         )
         self._control = Control(self._follower, settings.models) if settings.source is None else None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

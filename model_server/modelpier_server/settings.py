@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelpier_server import contract
-from modelpier_server.contract import Options, PlannedModel, Provider
+from modelpier_server.contract import GoldenTests, Options, PlannedModel, Provider
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
     add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
     add("--isolated", action="store_true", help="run each model in a process of its own: a crash takes no other one")
+    add(
+        "--hooks",
+        action="store_true",
+        help="run the hooks.py of each model's folder before and after it: code with all rights of the server",
+    )
+    add("--no-golden-tests", action="store_true", help="do not run the examples that a model's folder brings")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
     add("--access-log", action="store_true", help="log one line per answer of the inference port")
@@ -197,7 +203,13 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
     digests = _pairs(flags.digest, "--digest", "NAME=sha256:HEX")
     if unknown := digests.keys() - models.keys():
         raise SettingsError(f"--digest: there is no --model {min(unknown)}")
-    options = Options(instances=flags.instances, threads=flags.threads, isolated=flags.isolated)
+    options = Options(
+        instances=flags.instances,
+        threads=flags.threads,
+        isolated=flags.isolated,
+        hooks=flags.hooks,
+        golden_tests=GoldenTests(enabled=not flags.no_golden_tests),
+    )
     if flags.provider:
         options = replace(options, providers=tuple(map(Provider, flags.provider)))
     return tuple(

@@ -19,6 +19,7 @@ from modelpier_server.contract import (
     ContractError,
     Failure,
     FailureReason,
+    GoldenTests,
     GraphOptimization,
     Limits,
     ModelReport,
@@ -43,6 +44,8 @@ options = st.builds(
     instances=whole,
     threads=whole,
     graph_optimization=st.sampled_from(GraphOptimization),
+    hooks=st.booleans(),
+    golden_tests=st.builds(GoldenTests, st.booleans(), st.floats(0, 1e6), st.floats(0, 1e6)),
     batching=st.builds(
         Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3), st.dictionaries(text, st.floats(-9, 9)), text
     ),
@@ -230,6 +233,9 @@ def test_hostile_bytes(kind: Any, raw: bytes) -> None:
         (("models", 0, "options", "batching", "max_delay"), -0.1, "max_delay"),
         (("models", 0, "options", "batching", "padding"), {"ids": "0"}, "padding.ids"),
         (("models", 0, "options", "batching", "padding"), ["ids"], "padding"),
+        (("models", 0, "options", "golden_tests"), {"relative": -1}, "golden_tests.relative"),
+        (("models", 0, "options", "hooks"), "true", "hooks"),
+        (("models", 0, "options", "golden_tests"), {"enabled": 1}, "golden_tests.enabled"),
         (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
         (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),
         (("models", 0, "options", "limits", "max_queue"), 0, "max_queue"),

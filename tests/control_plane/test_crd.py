@@ -103,7 +103,10 @@ def test_what_the_types_refuse_the_api_server_refuses(api: ApiServer, raw: dict[
 def test_defaults_stand_in_the_object(api: ApiServer) -> None:
     written = api.try_out(deployment()).body["spec"]
     assert written == {
-        "model": {"uri": "s3://models/resnet50/model.onnx"},
+        "model": {
+            "uri": "s3://models/resnet50/model.onnx",
+            "tests": {"enabled": True, "relativeTolerance": 0.001, "absoluteTolerance": 0.00001},
+        },
         "replicas": 1,
         "resources": {"cpu": "1", "gpu": 0, "gpuResource": "nvidia.com/gpu", "memory": "2Gi", "modelStorage": "10Gi"},
         "rollout": {
@@ -116,6 +119,7 @@ def test_defaults_stand_in_the_object(api: ApiServer) -> None:
             "instances": 0,
             "threads": 0,
             "isolated": False,
+            "hooks": False,
             "graphOptimization": "All",
             "batching": {"enabled": True, "maxRows": 64, "maxDelayMicroseconds": 0, "mask": ""},
             "limits": {

@@ -230,6 +230,30 @@ def counting() -> bytes:
     return build(nodes, [("x", "FP32", ("n", 3)), ("k", "INT64", ("n",))], [("y", "FP32", ("n", 3))], weights)
 
 
+def endless() -> bytes:
+    """y = x, after a Loop that no warm-up outlives."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "one"], ["v_next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_next", TensorProto.FLOAT, None),
+        ],
+    )
+    node = helper.make_node("Loop", ["rounds", "true", "x"], ["y"], body=body)
+    weights = [
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
+        numpy_helper.from_array(np.array(True), "true"),
+        numpy_helper.from_array(np.array(1 << 62, np.int64), "rounds"),
+    ]
+    return build([node], [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))], weights)
+
+
 def sequence_output() -> bytes:
     """An output that is no tensor, as classifiers have that were converted with a ZipMap."""
     node = helper.make_node("SequenceConstruct", ["x"], ["y"])

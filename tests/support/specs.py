@@ -39,6 +39,7 @@ _local = st.sampled_from(["pvc://claim/model.onnx", "pvc://a.b/c/", "file:///mod
 _model_parts: dict[str, Any] = {
     "version": st.sampled_from(["1", "v2.0", "2024-01-01_a"]),
     "digest": st.just("sha256:" + "a1" * 32),
+    "tests": _some(enabled=st.booleans(), relativeTolerance=st.floats(0, 1), absoluteTolerance=st.floats(0, 1)),
 }
 _models = st.one_of(
     _some({"uri": _remote}, credentialsSecret=_names, **_model_parts), _some({"uri": _local}, **_model_parts)
@@ -60,6 +61,7 @@ _servers: dict[str, Any] = {
     "imagePullSecrets": st.lists(_names, max_size=3, unique=True),
     "serviceAccountName": _names,
     "runtimeUpgrade": st.sampled_from(["Manual", "Auto"]),
+    "hooks": st.booleans(),
     "graphOptimization": st.sampled_from(["Disabled", "Basic", "Extended", "All"]),
 }
 _tolerations = st.one_of(
@@ -146,6 +148,9 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("model.digest", st.sampled_from(["sha256:abc", "a1" * 32])),
     ("model.credentialsSecret", st.sampled_from(["", "UPPER", "a" * 254])),
     ("model.name", st.just("x")),
+    ("model.tests.relativeTolerance", st.sampled_from([-0.1, 1e7, "1"])),
+    ("model.tests.absoluteTolerance", st.sampled_from([-0.1, 1e7, "1"])),
+    ("model.tests.enabled", st.sampled_from([1, "true"])),
     ("server.instances", st.sampled_from([-1, 257, "1", 1.5])),
     ("server.batching.maxRows", st.sampled_from([0, 65537])),
     ("server.batching.mask", st.just("attention_mask")),
@@ -160,6 +165,7 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("server.executionProviders", st.just([{"name": "cuda"}])),
     ("server.runtimeUpgrade", st.just("auto")),
     ("server.graphOptimization", st.just("all")),
+    ("server.hooks", st.sampled_from([1, "true"])),
     ("resources.gpu", st.sampled_from([-1, 65, "1"])),
     (
         "resources.gpuResource",

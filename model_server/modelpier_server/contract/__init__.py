@@ -50,7 +50,7 @@ from modelpier_server.contract.names import (
     TERMINATION_LOG_LIMIT,
     URI_SCHEMES,
 )
-from modelpier_server.contract.options import Batching, GraphOptimization, Limits, Options, Provider
+from modelpier_server.contract.options import Batching, GoldenTests, GraphOptimization, Limits, Options, Provider
 from modelpier_server.contract.plan import Plan, PlannedModel
 from modelpier_server.contract.report import ModelReport, Report, TensorSpec
 from modelpier_server.contract.signing import sign, verify
@@ -93,6 +93,7 @@ __all__ = [
     "ContractError",
     "Failure",
     "FailureReason",
+    "GoldenTests",
     "GraphOptimization",
     "Limits",
     "ModelReport",

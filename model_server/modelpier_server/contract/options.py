@@ -42,6 +42,16 @@ class Limits:
     """Seconds that one run may take before it is ended. 0: `request_timeout`, or ten times the longest run so far."""
 
 
+@dataclass(frozen=True)
+class GoldenTests:
+    """Examples that a model's folder brings must come out before it serves."""
+
+    enabled: bool = True
+    relative: float = 1e-3
+    absolute: float = 1e-5
+    """An element may differ by `absolute` and `relative` of what is expected."""
+
+
 class GraphOptimization(StrEnum):
     """Levels of ONNX Runtime, each with those before it."""
 
@@ -72,6 +82,9 @@ class Options:
     """In a process of its own: a crash of the model takes nobody else. Running out of the container's memory does where
     the kubelet sets memory.oom.group."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
+    golden_tests: GoldenTests = GoldenTests()
+    hooks: bool = False
+    """The Python file that lies beside the model is run before and after it, with all rights of the process."""
 
 
 def read_options(value: Any, where: str) -> Options:
@@ -98,6 +111,8 @@ def read_options(value: Any, where: str) -> Options:
         graph_optimization=decoding.member(GraphOptimization, data, "graph_optimization", where)
         if "graph_optimization" in data
         else default.graph_optimization,
+        hooks=decoding.flag(data, "hooks", where, default=False),
+        golden_tests=_golden_tests(data.get("golden_tests") or {}, f"{where}.golden_tests"),
         batching=Batching(
             enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),
             max_rows=decoding.whole(
@@ -118,6 +133,22 @@ def read_options(value: Any, where: str) -> Options:
             ),
         ),
     )
+
+
+def _golden_tests(value: Any, where: str) -> GoldenTests:
+    data, default = decoding.mapping(value, where), GoldenTests()
+    return GoldenTests(
+        enabled=decoding.flag(data, "enabled", where, default=True),
+        relative=_tolerance(data, "relative", where, default.relative),
+        absolute=_tolerance(data, "absolute", where, default.absolute),
+    )
+
+
+def _tolerance(data: Mapping[str, Any], key: str, where: str, default: float) -> float:
+    value = decoding.number(data.get(key, default), f"{where}.{key}")
+    if value < 0:
+        raise decoding.ContractError(f"{where}.{key}: must be a number >= 0")
+    return value
 
 
 def _padding(batching: Mapping[str, Any], where: str) -> Mapping[str, float]:

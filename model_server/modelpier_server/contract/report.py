@@ -31,7 +31,7 @@ class ModelReport:
     reason: FailureReason | None = None
     message: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds: download, load, warm_up."""
+    """Seconds: download, load, warm_up, golden_tests."""
     size_bytes: int = 0
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

@@ -36,6 +36,7 @@ class FailureReason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     MODEL_INVALID = "ModelInvalid"
     MODEL_CRASHED = "ModelCrashed"
+    GOLDEN_TEST_FAILED = "GoldenTestFailed"
     PROVIDER_UNAVAILABLE = "ProviderUnavailable"
     OUT_OF_MEMORY = "OutOfMemory"
     PLAN_INVALID = "PlanInvalid"

@@ -12,19 +12,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from modelpier_server.contract import FailureReason, ModelState, Role
+from modelpier_server.contract import FailureReason, ModelState, PlannedModel, Role
 from modelpier_server.errors import ModelError, ServerError
+from modelpier_server.lifecycle import examples, golden
 from modelpier_server.lifecycle.board import Record
+from modelpier_server.lifecycle.journal import Journal, Step
+from modelpier_server.lifecycle.marked import Marked
 from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
-from modelpier_server.runtime import Session
+from modelpier_server.runtime import Session, memory
+from modelpier_server.runtime.hooks import FILE
 
 DOWNLOADS = 2
 LOADS = 1
 """At a time: a load takes all cores and, for its length, twice the model's memory."""
 MOST_RELOADS, CRASH_WINDOW = 3, 600.0
-"""A model whose process ends by itself is loaded again so many times within so many seconds; the next end is final."""
+"""A model whose process ends by itself is loaded again so many times within so many seconds; the next end is final.
+Ends of the server's own process count like those of a process of the model's own."""
+_REMEDY = (
+    "it is not loaded again before its plan changes or, if it is required, before ten minutes have passed; "
+    "see how the container ended, and try the model with server.isolated, where a crash takes nobody else"
+)
 TRANSIENT = frozenset({FailureReason.DOWNLOAD_FAILED})
 
 log = logging.getLogger(__name__)
@@ -53,6 +62,8 @@ class BringUp(Generic[S]):
         room: Callable[[Record[S]], Awaitable[None]],
         lost: Callable[[Record[S], Session, str], None],
         again: Again,
+        *,
+        journal: Journal,
     ) -> None:
         """`lost` is called when the process of a loaded model has ended by itself, with how it did."""
         self.tools = tools
@@ -60,6 +71,7 @@ class BringUp(Generic[S]):
         self._room = room
         self._lost = lost
         self._again = again
+        self._journal = journal
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="fetch")
         self._loads = ThreadPoolExecutor(LOADS, thread_name_prefix="load")
 
@@ -69,7 +81,18 @@ class BringUp(Generic[S]):
 
     async def run(self, record: Record[S]) -> None:
         """Ends with the record LOADED, or FAILED and freed; or as it is when it is no longer wanted."""
+        if past := self._journal.past(record.planned):
+            now, today = asyncio.get_running_loop().time(), time.time()
+            record.crashes = [now - max(0.0, today - at) for at in past.at if today - at < CRASH_WINDOW]
+            error = ModelError(FailureReason.MODEL_CRASHED, f"{past.text}; {_REMEDY}")
+            if self._final(record):
+                await self.fail(record, error)
+                return
         await self._to_its_end(record, self._whole(record))
+
+    def _final(self, record: Record[S]) -> bool:
+        """Whether a model that has crashed is given up."""
+        return record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_RELOADS
 
     async def crashed(self, record: Record[S], error: ModelError) -> None:
         """The model's own process ended, at whatever step. What production needs is loaded again, but not for ever; a
@@ -79,12 +102,20 @@ class BringUp(Generic[S]):
             return
         now = asyncio.get_running_loop().time()
         record.crashes = [*(at for at in record.crashes if now - at < CRASH_WINDOW), now]
-        if record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_RELOADS:
+        if self._final(record):
             await self.fail(record, error)
+            await self._note(record)
             return
         record.reason, record.message = error.reason, f"{error}; loading it again"
         self._move(record, ModelState.LOADING)
         await self._to_its_end(record, self._second(record))
+
+    async def _note(self, record: Record[S]) -> None:
+        """A process after this one must not begin anew with a candidate that was given up here."""
+        if record.planned.role is not Role.CANDIDATE:
+            return
+        digest = record.digest or ""
+        await self.blocking(lambda: self._journal.crashed(record.planned, digest, Step.APART))
 
     async def _whole(self, record: Record[S]) -> None:
         await self._fetch(record)
@@ -132,6 +163,7 @@ class BringUp(Generic[S]):
     async def _free(self, record: Record[S], drain: float) -> None:
         """As `unload`, but keeps what was fetched."""
         servable, session = record.servable, record.session
+        self._journal.leave(record.planned.revision)
         if servable is not None:
             await servable.drain(drain)
         if servable is not None and session is not None and session.lost is None:
@@ -141,6 +173,9 @@ class BringUp(Generic[S]):
         elif session is not None:
             await self.blocking(session.close)
         record.servable = record.session = None
+        if session is not None:
+            del servable, session
+            await self.blocking(memory.give_back)
 
     async def sweep(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._downloads, self.tools.sweep)
@@ -181,32 +216,57 @@ class BringUp(Generic[S]):
                 raise Stopped
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
+            _check_hooks(record.fetched, planned)
+            self._journal.begin(planned, record.fetched.digest, Step.LOADING)
             started = time.perf_counter()
-            record.session = self.tools.load(
-                record.fetched.path, record.planned.options, record.stop, record.fetched.digest
-            )
+            session = self.tools.load(record.fetched.path, planned.options, record.stop, record.fetched.digest)
+            mark = self._journal.mark(planned)
+            record.session = session if mark is None else Marked(session, mark)
             record.fetched.check()
             record.timings["load"] = round(time.perf_counter() - started, 4)
 
         def warm_up() -> None:
             assert record.servable is not None
             assert record.session is not None
+            self._journal.begin(planned, record.digest or "", Step.WARMING)
             started = time.perf_counter()
             try:
                 record.servable.warm_up()
+                record.timings["warm_up"] = round(time.perf_counter() - started, 4)
+                self._test(record, planned)
             except (ServerError, ModelError):
                 _check_alive(record.session)  # the better reason
                 raise
             _check_alive(record.session)
-            record.timings["warm_up"] = round(time.perf_counter() - started, 4)
+            self._journal.serve(planned, record.digest or "")
 
-        loop = asyncio.get_running_loop()
-        await self.blocking(load)
-        assert record.session is not None
-        record.servable = self.tools.serve(record.session, record.planned)
-        self._move(record, ModelState.WARMING)
-        await self.blocking(warm_up)
+        loop, planned = asyncio.get_running_loop(), record.planned
+        try:
+            await self.blocking(load)
+            assert record.session is not None
+            record.servable = self.tools.serve(record.session, planned)
+            self._move(record, ModelState.WARMING)
+            await self.blocking(warm_up)
+        except Exception:
+            # It has come back from what it was at: nobody is to blame for what happens from now on.
+            await self.blocking(lambda: self._journal.end(planned.revision))
+            raise
         self._listen(record, record.session)  # not before: until here an end of the process is an end of this step
+
+    def _test(self, record: Record[S], planned: PlannedModel) -> None:
+        """Blocking: runs the examples that the model brings. Raises ModelError."""
+        fetched, session = record.fetched, record.session
+        assert fetched is not None
+        assert session is not None
+        folder, wanted = fetched.folder, planned.options.golden_tests
+        if folder is None or not wanted.enabled or not examples.there(folder):
+            return
+        self._journal.begin(planned, fetched.digest, Step.TESTING)
+        started = time.perf_counter()
+        count = golden.check(session, folder, wanted)
+        fetched.check()
+        record.timings["golden_tests"] = round(time.perf_counter() - started, 4)
+        log.info("golden tests passed", extra={"revision": planned.revision, "tests": count})
 
     def _listen(self, record: Record[S], session: Session) -> None:
         loop = asyncio.get_running_loop()
@@ -222,6 +282,16 @@ class BringUp(Generic[S]):
         if not record.stop.is_set():
             record.state = state
             self._changed(record)
+
+
+def _check_hooks(fetched: Fetched, planned: PlannedModel) -> None:
+    """Raises ModelError where hooks are wanted that no digest covers."""
+    if planned.options.hooks and fetched.folder is None:
+        text = f'hooks: uri must name a folder, which the digest covers with its {FILE}: end it with "/"'
+        raise ModelError(FailureReason.PLAN_INVALID, text)
+    if not planned.options.hooks and fetched.folder is not None and (fetched.folder / FILE).exists():
+        about = {"model": planned.name, "revision": planned.revision}
+        log.warning("the model brings a %s, which is not run: server.hooks is off", FILE, extra=about)
 
 
 def _check_alive(session: Session) -> None:

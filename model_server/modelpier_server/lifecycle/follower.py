@@ -17,6 +17,7 @@ from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Board, Record
 from modelpier_server.lifecycle.bringup import Again, BringUp
 from modelpier_server.lifecycle.catalog import Catalog, Entry
+from modelpier_server.lifecycle.journal import Journal
 from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.retry import Stopped
 from modelpier_server.runtime import Session
@@ -40,6 +41,7 @@ class Follower(Generic[S]):
         trusting: bool,
         drain: float,
         again: Again | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.board = board
         self.fatal: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
@@ -47,14 +49,18 @@ class Follower(Generic[S]):
         self._catalog = catalog
         self._trusting = trusting
         self._drain = drain
-        self._bringup = BringUp(tools, self._changed, self._room, self._lost, again or Again())
+        self._journal = journal or Journal(None)
+        self._bringup = BringUp(tools, self._changed, self._room, self._lost, again or Again(), journal=self._journal)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unloading: set[asyncio.Task[None]] = set()
         self._swept = -1
+        self._planned = asyncio.Event()
+        """Set, and made anew, with every change of who is wanted."""
 
     def apply(self, plan: Plan) -> None:
         """Returns at once; models come and go in tasks. Whoever calls has checked signature, owner and generation."""
         wanted = {model.revision: model for model in plan.models}
+        self._journal.keep(plan.models, plan.generation)
         for record in [*self.board.records.values()]:
             model = wanted.get(record.planned.revision)
             if model is None or _another(record, model):
@@ -63,7 +69,12 @@ class Follower(Generic[S]):
         for revision, model in wanted.items():
             self.board.records[revision] = self._follow(held.get(revision), model)
         self.board.generation, self.board.plan_error = plan.generation, ""
+        self._wake()
         self._publish()
+
+    def _wake(self) -> None:
+        self._planned.set()
+        self._planned = asyncio.Event()
 
     def refuse(self, error: str) -> None:
         """A plan was offered that cannot be followed; the one that is held stays."""
@@ -74,15 +85,20 @@ class Follower(Generic[S]):
 
     def drain(self) -> None:
         """The process goes down: unready from now on."""
+        records = self.board.records.values()
+        hanging = [r for r in records if r.servable is not None and r.servable.hung]
+        self._journal.close([(r.planned, r.digest or "") for r in hanging])
         self._catalog.draining = True
         self._publish()
 
     async def close(self, seconds: float) -> None:
         """Unloads everything; the requests in flight have `seconds`."""
+        self._journal.close()
         records = [*self.board.records.values()]
         self.board.records = {}
         for record in records:
             self._drop(record, seconds)
+        self._wake()
         if self._unloading:
             await asyncio.wait(self._unloading, timeout=seconds + 1.0)
         self._bringup.close()
@@ -147,8 +163,24 @@ class Follower(Generic[S]):
         """
         if record.stop.is_set():
             raise Stopped
+        await self._after_required(record)
         if self._unloading:
             await asyncio.wait({*self._unloading})
+
+    async def _after_required(self, record: Record[S]) -> None:
+        """A candidate that hangs, or takes the process down, must not keep production from coming up."""
+        while record.planned.role is Role.CANDIDATE and (coming := self._required_tasks()):
+            # A plan that comes meanwhile may drop it, or change who is required.
+            planned = asyncio.ensure_future(self._planned.wait())
+            await asyncio.wait({*coming, planned}, return_when=asyncio.FIRST_COMPLETED)
+            planned.cancel()
+            if record.stop.is_set():
+                raise Stopped
+
+    def _required_tasks(self) -> list[asyncio.Task[None]]:
+        """Of those that are still being brought up."""
+        required = [r for r in self.board.records.values() if r.planned.role is Role.REQUIRED and not r.settled]
+        return [r.task for r in required if r.task is not None and not r.task.done()]
 
     # -------------------------------------------------------------------------------------------- everybody
     def _changed(self, record: Record[S]) -> None:

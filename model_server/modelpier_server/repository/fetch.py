@@ -47,6 +47,8 @@ class Fetched:
     digest: str
     size_bytes: int
     stamps: Mapping[Path, local.Stamp] = field(default_factory=dict)
+    folder: Path | None = None
+    """What the digest covers, where that is more than one file."""
 
     def check(self) -> None:
         """Called after loading. Raises ModelError(DIGEST_MISMATCH) when somebody wrote to the files meanwhile."""
@@ -110,12 +112,12 @@ class Repository:
 
     # -------------------------------------------------------------------------------------------- where it is
     def _in_place(self, address: uri.ModelUri, model: PlannedModel, stop: threading.Event) -> Fetched:
-        root, relative = Path("/"), address.path.lstrip("/")
+        root, relative, folder = Path("/"), address.path.lstrip("/"), None
         if address.scheme == "pvc":
             root = self._places.pvc / address.authority
         path = local.within(root, relative, address.shown)
         if address.folder:
-            hashed = local.hash_folder(path, address.shown, stop)
+            folder, hashed = path, local.hash_folder(path, address.shown, stop)
             path = path / local.the_model(local.files(path, address.shown), address.shown)
         elif path.is_dir():
             raise ModelError(FailureReason.PLAN_INVALID, f'uri: {address.shown} is a folder: end it with "/"')
@@ -124,7 +126,7 @@ class Repository:
             if self._isolated or model.digest:
                 path = self._view(path)
         _compare(model.digest, hashed.digest, address.shown)
-        return Fetched(path, hashed.digest, hashed.size, hashed.stamps)
+        return Fetched(path, hashed.digest, hashed.size, hashed.stamps, folder)
 
     def _view(self, path: Path) -> Path:
         """A link in a folder of its own: ONNX Runtime then refuses external data, of which the digest says nothing."""
@@ -163,7 +165,7 @@ class Repository:
         else:
             hashed = local.Hashed("", 0, {})
         if hashed.digest == digest:
-            return Fetched(path, digest, hashed.size)
+            return Fetched(path, digest, hashed.size, folder=folder if address.folder else None)
         self._blobs.drop(digest)
         return None
 
@@ -204,7 +206,7 @@ class Repository:
         folder = self._blobs.add(digest, {name: part.data for name, part in parts.items()})
         for part in parts.values():
             part.reset()
-        return Fetched(folder / main, digest, sum(g.size for g in got.values()))
+        return Fetched(folder / main, digest, sum(g.size for g in got.values()), folder=folder)
 
     def _check(self, pinned: str | None, digest: str, shown: str, *parts: partial.Partial) -> None:
         try:

@@ -4,7 +4,7 @@ from pathlib import Path
 from threading import Event
 
 from modelpier_server.contract import Options
-from modelpier_server.runtime import onnx
+from modelpier_server.runtime import local
 from modelpier_server.runtime.graph_cache import GraphCache
 from modelpier_server.runtime.isolation import load_isolated
 from modelpier_server.runtime.session import Control, Session
@@ -18,4 +18,4 @@ def load(
     """Blocking: in this process or, where the options say so, in one of its own, which `stop` ends in the middle of a
     load. Raises ModelError. In this process the optimised graph of the model with that digest may be kept in `graphs`.
     """
-    return load_isolated(path, options, stop) if options.isolated else onnx.load(path, options, digest, graphs)
+    return load_isolated(path, options, stop) if options.isolated else local.load(path, options, digest, graphs)

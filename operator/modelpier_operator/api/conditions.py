@@ -199,8 +199,14 @@ class Reason(StrEnum):
     )
     MODEL_CRASHED = (
         "ModelCrashed",
-        "The model's own process ended by itself, again and again.",
-        "See the message: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect of an operator.",
+        "The process that loaded or ran the model ended by itself, again and again.",
+        "See how the container ended: SIGKILL means that memory ran out (raise resources.memory), SIGSEGV a defect.",
+        PERMANENT,
+    )
+    GOLDEN_TEST_FAILED = (
+        "GoldenTestFailed",
+        "An example that the model brings (test_data_set_*, tests.json) does not come out as it says.",
+        "See the message for test, output and difference: correct model or example, or set model.tests.",
         PERMANENT,
     )
     PROVIDER_UNAVAILABLE = (

@@ -60,6 +60,19 @@ class Section(BaseModel):
         return self
 
 
+class GoldenTests(Section):
+    """Examples in the model's folder (test_data_set_*/input_*.pb and output_*.pb, or tests.json) that must come out
+    before a pod is ready.
+    """
+
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """false: they are not run."""
+    relative_tolerance: Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)] = 0.001
+    """By this share of what is expected an element may differ, in addition to absoluteTolerance."""
+    absolute_tolerance: Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)] = 0.00001
+    """By so much an element may differ."""
+
+
 class Model(Section):
     """What is served."""
 
@@ -79,6 +92,8 @@ class Model(Section):
     """A Secret in this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
     AWS_ENDPOINT_URL (s3); HTTP_AUTHORIZATION, or HTTP_USERNAME and HTTP_PASSWORD (http, https); HF_TOKEN,
     HF_ENDPOINT (hf). All keys are optional."""
+    tests: GoldenTests = GoldenTests()
+    """What the examples that the model brings must come to."""
 
 
 class ExecutionProvider(Section):
@@ -159,6 +174,10 @@ class Server(Section):
     """Whether the model runs in a process of its own within the pod. When that crashes, its callers are told and it is
     loaded again, while the server goes on; each run costs some 0.1 ms more, and about half a
     millisecond per 600 kB in and out."""
+    hooks: Annotated[bool, Field(strict=True)] = False
+    """Whether hooks.py in the model's folder (model.uri ends in a slash) is run before and after the model: Python
+    that does what no graph can, with all rights of the pod. Whoever may write to model.uri may run code then;
+    model.digest pins what is run."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     """How far ONNX Runtime may rewrite the model before it runs. All is the fastest; a lower level helps when a
     rewritten model answers otherwise."""

@@ -135,7 +135,7 @@ def _holds(pod: Pod, plan: SignedPlan) -> bool:
 
 
 def _options(revision: Revision) -> contract.Options:
-    server = revision.spec.server
+    server, tests = revision.spec.server, revision.spec.model.tests
     chosen = providers(revision)
     instances, threads = layout(revision.spec, on_cpu=chosen[0].name == "CPUExecutionProvider")
     return contract.Options(
@@ -143,7 +143,9 @@ def _options(revision: Revision) -> contract.Options:
         instances=instances,
         threads=threads,
         isolated=server.isolated,
+        hooks=server.hooks,
         graph_optimization=contract.GraphOptimization(server.graph_optimization.value),
+        golden_tests=contract.GoldenTests(tests.enabled, tests.relative_tolerance, tests.absolute_tolerance),
         batching=contract.Batching(
             server.batching.enabled,
             server.batching.max_rows,

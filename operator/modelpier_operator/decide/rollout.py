@@ -187,6 +187,7 @@ REPEATING = frozenset(
         Reason.DIGEST_MISMATCH,
         Reason.MODEL_INVALID,
         Reason.MODEL_CRASHED,
+        Reason.GOLDEN_TEST_FAILED,
         Reason.PROVIDER_UNAVAILABLE,
         Reason.DISK_FULL,
         Reason.OUT_OF_MEMORY,

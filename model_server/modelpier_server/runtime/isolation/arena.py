@@ -7,6 +7,7 @@ Source: Linux memfd_create(2).
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from typing import Any
@@ -78,7 +79,10 @@ class Arena:
         return array.reshape(place.shape)
 
     def close(self) -> None:
+        """Arrays that were taken keep their memory until they go."""
         os.close(self.descriptor)
+        with contextlib.suppress(BufferError):
+            self._map.close()
 
     def _reserve(self, size: int) -> None:
         if size > self.capacity:

@@ -1,8 +1,8 @@
 """What the two processes say to each other: MessagePack by msgspec, one message per packet of a SOCK_SEQPACKET socket.
 
-On the control socket the server sends `Load` and gets `Loaded` or `Refused`; then it sends each channel's socket and
-memory along with a `Channel`. On a channel it sends `Run` and gets `Ran` or `Failed`. The end of the control socket is
-the end of the worker.
+On the control socket the server sends `Load` and gets `Loaded` or `Refused`; then it sends an `Open` for each channel,
+with its socket and memory, and an `Abort` for each run that nobody waits for any longer. On a channel it sends `Run`
+and gets `Ran` or `Failed`. The end of the control socket is the end of the worker.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import socket
 import msgspec
 
 from modelpier_server.contract import FailureReason, Options, TensorSpec
-from modelpier_server.errors import InferenceFailed, InvalidRequest, OutOfMemory, ServerError
+from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, OutOfMemory, ServerError
 
 LARGEST = 1 << 17
 """Bytes of a message, below the default send buffer of Linux, 212,992: enough for a thousand tensors."""
 
 ERRORS: dict[str, type[ServerError]] = {
-    error.__name__: error for error in (InvalidRequest, InferenceFailed, OutOfMemory)
+    error.__name__: error for error in (InvalidRequest, InferenceFailed, OutOfMemory, Cancelled)
 }
 """What a run may raise, by name."""
 
@@ -43,6 +43,19 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     text: str
 
 
+class Open(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """A channel; its socket and its memory come along."""
+
+    channel: int
+
+
+class Abort(msgspec.Struct, tag=True, frozen=True, array_like=True):
+    """Nobody waits for this run any longer. It may have ended already, or be still on its way."""
+
+    channel: int
+    run: int
+
+
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a tensor lies in an arena. `size` in bytes; BYTES as in the binary tensor extension."""
 
@@ -58,6 +71,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     outputs: tuple[str, ...]
     capacity: int
     """Of the arena, as the sender left it."""
+    number: int
+    """Grows with every run of the channel, from 1."""
 
 
 class Ran(msgspec.Struct, tag=True, frozen=True, array_like=True):

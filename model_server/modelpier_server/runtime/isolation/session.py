@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,13 +28,15 @@ import msgspec
 import numpy.typing as npt
 
 from modelpier_server.contract import FailureReason, Options
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
+from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.runtime.isolation.arena import Arena
 from modelpier_server.runtime.isolation.messages import (
     ERRORS,
+    Abort,
     Failed,
     Load,
     Loaded,
+    Open,
     Ran,
     Refused,
     Run,
@@ -120,24 +123,30 @@ def _no_room(error: OSError) -> ModelError:
 class Channel:
     """One run at a time."""
 
-    def __init__(self, control: socket.socket) -> None:
-        """Raises OSError, and then keeps nothing open."""
+    def __init__(self, control: socket.socket, index: int) -> None:
+        """`index` is its name among those of `control`. Raises OSError, and then keeps nothing open."""
+        self._control, self._index, self._number = control, index, 0
         with contextlib.ExitStack() as undo:
             self._socket, theirs = pair()
             undo.callback(self._socket.close)
             with theirs:
                 self._arena = Arena.make()
                 undo.callback(self._arena.close)
-                socket.send_fds(control, [b"c"], [theirs.fileno(), self._arena.descriptor])
+                socket.send_fds(control, [encode(Open(index))], [theirs.fileno(), self._arena.descriptor])
             undo.pop_all()
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None
+    ) -> list[npt.NDArray[Any]]:
         """Raises EOFError when the worker is gone."""
         try:
             places = self._arena.put(list(feeds.items()), 0)
         except OSError as error:
             raise OutOfMemory(f"no memory for the inputs: {error}") from error
-        request = encode(Run(places, tuple(outputs), self._arena.capacity))
+        self._number += 1
+        request = encode(Run(places, tuple(outputs), self._arena.capacity, self._number))
+        if control is not None:
+            control.begin(partial(self._abort, self._number))
         try:
             send(self._socket, request)
         except TooLarge as error:
@@ -148,6 +157,11 @@ class Channel:
         self._arena.see(answer.capacity)
         # The next run writes over them.
         return [self._arena.take(place).copy() for place in answer.outputs]
+
+    def _abort(self, number: int) -> None:
+        """From any thread. Never waits: a worker that reads no more has other troubles than this run."""
+        with contextlib.suppress(OSError):
+            self._control.send(encode(Abort(self._index, number)), socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         self._socket.close()
@@ -184,8 +198,6 @@ class IsolatedSession:
     def run(
         self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str], control: Control | None = None
     ) -> list[npt.NDArray[Any]]:
-        """As `Session.run`, but `control` does not end it: nobody reads the answer then."""
-        del control
         if self._closing:
             raise InferenceFailed("the model is closed")
         channel = self._free.get()
@@ -193,7 +205,9 @@ class IsolatedSession:
             self._free.put(None)  # for the next one who waits
             raise InferenceFailed("the model is closed")
         try:
-            return channel.run(feeds, outputs)
+            if control is not None and control.aborted:
+                raise Cancelled("the run was ended before it began")
+            return channel.run(feeds, outputs, control)
         except EOFError as error:
             self._tell()  # whoever has seen the run fail finds the reason in `lost`
             raise InferenceFailed(f"the model's process {ended(self._process)} during the run") from error
@@ -234,8 +248,8 @@ def _channels(control: socket.socket, count: int) -> list[Channel]:
     """Raises OSError, and then keeps none of them."""
     with contextlib.ExitStack() as undo:
         channels = []
-        for _ in range(count):
-            channels.append(Channel(control))
+        for index in range(count):
+            channels.append(Channel(control, index))
             undo.callback(channels[-1].close)
         undo.pop_all()
     return channels

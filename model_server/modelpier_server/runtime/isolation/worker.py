@@ -1,7 +1,8 @@
 """The process of one isolated model: `python -m modelpier_server.runtime.isolation.worker FD`, started by `session`.
 
-FD is its end of the control socket. It loads one model, runs what comes on its channels, a thread for each, and ends at
-once when the server closes the control socket or is gone, whatever its threads are doing.
+FD is its end of the control socket. It loads one model, runs what comes on its channels, a thread for each, and ends
+the runs that nobody waits for any longer. It ends at once when the server closes the control socket or is gone,
+whatever its threads are doing.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory, Se
 from modelpier_server.runtime.isolation.arena import Arena, end_of
 from modelpier_server.runtime.isolation.messages import (
     LARGEST,
+    Abort,
     Failed,
     Load,
     Loaded,
+    Open,
     Ran,
     Refused,
     Run,
@@ -33,13 +36,16 @@ from modelpier_server.runtime.isolation.messages import (
     receive,
     send,
 )
-from modelpier_server.runtime.onnx import load
-from modelpier_server.runtime.session import Session
+from modelpier_server.runtime.local import load
+from modelpier_server.runtime.session import Control, Session
 
 log = logging.getLogger(__name__)
 """Goes to the standard error, which is the server's, too."""
 LONGEST_TEXT = 1000
 _decode = msgspec.msgpack.Decoder(Run).decode
+_order = msgspec.msgpack.Decoder(Open | Abort).decode
+_PACKET = 64
+"""Bytes of the longest order."""
 
 
 def main() -> None:
@@ -48,7 +54,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_server, args=(control,), daemon=True).start()
     session = _load(control)
-    while session is not None and _open_channel(control, session):
+    runs: dict[int, Runs] = {}
+    while session is not None and _obey(control, session, runs):
         pass
     # Threads may be within the model's code, and a graceful end of the interpreter would wait for them.
     os._exit(0)
@@ -79,31 +86,73 @@ def _load(control: socket.socket) -> Session | None:
     return session
 
 
-def _open_channel(control: socket.socket, session: Session) -> bool:
-    """Serves the next channel in a thread, which alone keeps it: its end must be the end of the channel. False when the
-    server wants no more.
+class Runs:
+    """Which run of a channel is under way, and how it is ended. The channel's thread begins and ends them, the main
+    thread aborts.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control = Control()
+        self._last = 0
+        self._busy = False
+        self._unwanted = 0
+        """The latest that was aborted before it had begun: its order came by another way, and faster."""
+
+    def begin(self, number: int) -> Control:
+        with self._lock:
+            if self._control.aborted:
+                self._control = Control()
+            self._last, self._busy = number, True
+            if self._unwanted == number:
+                self._control.abort()
+            return self._control
+
+    def end(self) -> None:
+        with self._lock:
+            self._busy = False
+
+    def abort(self, number: int) -> None:
+        with self._lock:
+            if self._busy and number == self._last:
+                self._control.abort()
+            elif number > self._last:
+                self._unwanted = number
+
+
+def _obey(control: socket.socket, session: Session, runs: dict[int, Runs]) -> bool:
+    """Takes the next order. False when the server wants no more."""
     try:
-        message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        message, descriptors, _, _ = socket.recv_fds(control, _PACKET, 2)
     except OSError:
         return False
     if not message:
         return False
     try:
-        channel, arena = socket.socket(fileno=descriptors[0]), Arena(descriptors[1])
-        threading.Thread(target=_serve, args=(session, channel, arena), daemon=True).start()
+        order = _order(message)
+        if isinstance(order, Abort):
+            runs[order.channel].abort(order.run)
+        else:
+            runs[order.channel] = Runs()
+            _open_channel(session, runs[order.channel], descriptors)
     except Exception:
         log.exception("the process of a model ends: a channel cannot be served")
         os._exit(1)
     return True
 
 
-def _serve(session: Session, channel: socket.socket, arena: Arena) -> None:
+def _open_channel(session: Session, runs: Runs, descriptors: list[int]) -> None:
+    """Serves it in a thread, which alone keeps it: its end must be the end of the channel."""
+    channel, arena = socket.socket(fileno=descriptors[0]), Arena(descriptors[1])
+    threading.Thread(target=_serve, args=(session, channel, arena, runs), daemon=True).start()
+
+
+def _serve(session: Session, channel: socket.socket, arena: Arena, runs: Runs) -> None:
     """Until the server closes the channel."""
     try:
         with channel:
             while True:
-                send(channel, _answer(session, receive(channel), arena))
+                send(channel, _answer(session, receive(channel), arena, runs))
     except EOFError:
         return
     except Exception:
@@ -112,10 +161,10 @@ def _serve(session: Session, channel: socket.socket, arena: Arena) -> None:
         os._exit(1)
 
 
-def _answer(session: Session, raw: bytes, arena: Arena) -> bytes:
+def _answer(session: Session, raw: bytes, arena: Arena, runs: Runs) -> bytes:
     """An edge: whatever goes wrong with a run is its answer."""
     try:
-        return _run(session, _decode(raw), arena)
+        return _run(session, _decode(raw), arena, runs)
     except ServerError as error:
         return encode(Failed(type(error).__name__, str(error)))
     except (MemoryError, OSError) as error:
@@ -125,10 +174,14 @@ def _answer(session: Session, raw: bytes, arena: Arena) -> bytes:
         return encode(Failed(InferenceFailed.__name__, f"unexpected {type(error).__name__}: {error}"[:LONGEST_TEXT]))
 
 
-def _run(session: Session, asked: Run, arena: Arena) -> bytes:
+def _run(session: Session, asked: Run, arena: Arena, runs: Runs) -> bytes:
     arena.see(asked.capacity)
     feeds = {place.name: arena.take(place) for place in asked.inputs}
-    arrays = session.run(feeds, asked.outputs)
+    control = runs.begin(asked.number)
+    try:
+        arrays = session.run(feeds, asked.outputs, control)
+    finally:
+        runs.end()
     places = arena.put(list(zip(asked.outputs, arrays, strict=True)), end_of(asked.inputs))
     answer = encode(Ran(places, arena.capacity))
     if len(answer) > LARGEST:

@@ -34,11 +34,17 @@ def running(name: str = "p", *, ready: bool = False, **told: Any) -> podset.Pod:
 
 def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     sections = {
-        "model": {"version": "7", "credentialsSecret": "s3", "digest": DIGEST},
+        "model": {
+            "version": "7",
+            "credentialsSecret": "s3",
+            "digest": DIGEST,
+            "tests": {"enabled": False, "relativeTolerance": 0.25, "absoluteTolerance": 0},
+        },
         "server": {
             "instances": 2,
             "threads": 3,
             "graphOptimization": "Basic",
+            "hooks": True,
             "batching": {
                 "enabled": False,
                 "maxRows": 8,
@@ -66,6 +72,8 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     assert model.options.limits == contract.Limits(5, 9.0, 2048, 0.25, 3, 4.0)
     assert (model.options.instances, model.options.threads) == (2, 3)
     assert model.options.graph_optimization is contract.GraphOptimization.BASIC
+    assert model.options.hooks
+    assert model.options.golden_tests == contract.GoldenTests(False, 0.25, 0.0)
     assert model.options.batching == contract.Batching(False, 8, 0.0005, {"ids": 1.0, "mask": 0.0}, "mask")
 
 

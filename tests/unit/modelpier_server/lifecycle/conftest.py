@@ -19,6 +19,7 @@ from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.bringup import Again
 from modelpier_server.lifecycle.catalog import Catalog
 from modelpier_server.lifecycle.follower import Follower
+from modelpier_server.lifecycle.marked import Marked
 from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.repository.retry import Stopped
@@ -134,8 +135,9 @@ class World:
             return FakeSession(lost=Future() if options.isolated else None)
 
         def serve(session: Session, planned: PlannedModel) -> FakeServable:
-            assert isinstance(session, FakeSession)
-            self.made.append(FakeServable(session, planned, self))
+            inner = session._session if isinstance(session, Marked) else session
+            assert isinstance(inner, FakeSession)
+            self.made.append(FakeServable(inner, planned, self))
             return self.made[-1]
 
         def sweep() -> None:

@@ -291,3 +291,32 @@ async def test_a_refused_plan_keeps_the_held_one(bench: Bench) -> None:
     assert (report.plan_error, report.generation, report.ready) == ("plan.models: broken", 1, True)
     bench.apply(model("a"))
     assert bench.board.report().plan_error == ""
+
+
+async def test_what_is_required_is_loaded_before_any_candidate(world: World, bench: Bench) -> None:
+    hold = world.hold("fetch", "a")
+    bench.apply(model("b", role=Role.CANDIDATE), model("a"))
+    await bench.until(lambda: world.now.get("fetch") == 1 and ("fetch", "b") in world.log)
+    hold.set()
+    await bench.reach(a=ModelState.READY, b=ModelState.READY)
+    assert [revision for step, revision in world.log if step in {"load", "warm"}] == ["a", "a", "b", "b"]
+
+
+async def test_a_candidate_that_waits_for_its_turn_can_be_dropped(world: World, bench: Bench) -> None:
+    hold = world.hold("fetch", "a")
+    bench.apply(model("b", role=Role.CANDIDATE), model("a"))
+    await bench.until(lambda: ("fetch", "b") in world.log and world.now.get("fetch") == 1)
+    bench.apply(model("a"))
+    await bench.until(lambda: bench.state("b") is None)
+    hold.set()
+    await bench.reach(a=ModelState.READY)
+
+
+async def test_candidates_that_become_required_do_not_wait_for_each_other(world: World, bench: Bench) -> None:
+    hold = world.hold("fetch", "a")
+    bench.apply(model("b", role=Role.CANDIDATE), model("c", role=Role.CANDIDATE), model("a"))
+    await bench.until(lambda: {("fetch", "b"), ("fetch", "c"), ("fetch", "a")} <= {*world.log})
+    bench.apply(model("b"), model("c"), model("a"))
+    await bench.reach(b=ModelState.READY, c=ModelState.READY)
+    hold.set()
+    await bench.reach(a=ModelState.READY)

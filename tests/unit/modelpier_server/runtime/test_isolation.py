@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pytest
 
 from modelpier_server.contract import FailureReason, Options, Provider
-from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError, OutOfMemory
+from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
 from modelpier_server.protocol.datatypes import DATATYPES
-from modelpier_server.runtime import load
-from modelpier_server.runtime.isolation import IsolatedSession, load_isolated, messages
+from modelpier_server.runtime import Control, load
+from modelpier_server.runtime.isolation import IsolatedSession, load_isolated, messages, worker
 from support import onnx_models
 from support.onnx_models import write
 
@@ -55,6 +55,18 @@ def values(datatype: str) -> npt.NDArray[Any]:
     if datatype == "BYTES":
         return np.array([["a", "", "grün"]], np.object_)
     return np.array([[0, 1, 1]]).astype(DATATYPES[datatype].numpy)
+
+
+def test_a_closed_session_that_somebody_still_knows_holds_no_memory(tmp_path: Path) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("memfd:modelpier-tensors")
+
+    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    with isolated(onnx_models.identity(), tmp_path) as session:
+        (kept,) = session.run({"x": np.ones((2, 3), np.float32)}, ["y"])
+        assert mapped() > before
+    assert (mapped(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+    assert kept.sum() == 6
 
 
 @pytest.mark.parametrize("datatype", ["BOOL", "INT8", "UINT64", "FP16", "BF16", "FP64", "BYTES"])
@@ -154,6 +166,56 @@ def test_a_model_of_very_many_tensors_goes_through_or_says_why_not(tmp_path: Pat
     ):
         pass
     assert error.value.reason is FailureReason.MODEL_INVALID
+
+
+def rounds(k: int) -> dict[str, npt.NDArray[Any]]:
+    return {"x": np.zeros((1, 3), np.float32), "k": np.array([k], np.int64)}
+
+
+ENDLESS = 1 << 62
+
+
+def test_a_run_that_nobody_waits_for_ends_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    with isolated(onnx_models.counting(), tmp_path, instances=1) as session:
+        for _ in range(3):
+            control = Control()
+            threading.Timer(0.1, control.abort).start()
+            with pytest.raises(Cancelled):
+                session.run(rounds(ENDLESS), ["y"], control)
+            control.abort()  # once more, of a run that has ended: the next one must not notice
+            assert session.run(rounds(4), ["y"], Control())[0].tolist() == [[4, 4, 4]]
+
+
+def test_a_run_is_ended_alone(tmp_path: Path) -> None:
+    with isolated(onnx_models.counting(), tmp_path, instances=2) as session:
+        gone, stays = Control(), Control()
+        got: list[Any] = []
+        other = threading.Thread(target=lambda: got.extend(session.run(rounds(400_000), ["y"], stays)))
+        other.start()
+        threading.Timer(0.1, gone.abort).start()
+        with pytest.raises(Cancelled):
+            session.run(rounds(ENDLESS), ["y"], gone)
+        other.join(60)
+        assert got[0].tolist() == [[400_000] * 3]
+
+
+def test_a_run_that_was_ended_before_it_began_is_not_run(tmp_path: Path) -> None:
+    with isolated(onnx_models.counting(), tmp_path, instances=1) as session:
+        control = Control()
+        control.abort()
+        with pytest.raises(Cancelled):
+            session.run(rounds(ENDLESS), ["y"], control)
+
+
+def test_an_order_that_overtakes_its_run_counts_for_it_and_for_no_other() -> None:
+    runs = worker.Runs()
+    runs.abort(2)
+    assert not runs.begin(1).aborted
+    runs.end()
+    assert runs.begin(2).aborted
+    runs.end()
+    runs.abort(2)
+    assert not runs.begin(3).aborted
 
 
 def test_a_crash_fails_the_run_under_way_and_is_told(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ async def test_a_run_ends_with_its_only_waiter(tmp_path: Path) -> None:
     served.close()
 
 
+async def test_a_run_in_another_process_ends_with_its_only_waiter(tmp_path: Path) -> None:
+    served = threaded(onnx_models.counting(), tmp_path, planned(instances=1, isolated=True))
+    future = served.submit(rounds(ENDLESS), None, FAR)
+    await until(lambda: served._running)
+    future.cancel()
+    await until(lambda: not served._running)
+    assert (await served.submit(rounds(5), None, FAR))[0].tolist() == [[5, 5, 5]]
+    served.close()
+
+
 async def test_a_run_ends_when_its_time_is_over(tmp_path: Path) -> None:
     served = threaded(onnx_models.counting(), tmp_path)
     with pytest.raises(DeadlineExceeded):
