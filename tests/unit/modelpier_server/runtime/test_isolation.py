@@ -61,11 +61,11 @@ def test_a_closed_session_that_somebody_still_knows_holds_no_memory(tmp_path: Pa
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count("memfd:modelpier-tensors")
 
-    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    before, descriptors = mapped(), sum(1 for _ in Path("/proc/self/fd").iterdir())
     with isolated(onnx_models.identity(), tmp_path) as session:
         (kept,) = session.run({"x": np.ones((2, 3), np.float32)}, ["y"])
         assert mapped() > before
-    assert (mapped(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+    assert (mapped(), sum(1 for _ in Path("/proc/self/fd").iterdir())) == (before, descriptors)
     assert kept.sum() == 6
 
 
