@@ -16,16 +16,20 @@ from typing import Any
 
 import numpy as np
 import orjson
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from fuzz.codecs import MODELS
 from fuzz.targets import Check
 from modelpier_server.contract import TensorSpec
+from modelpier_server.records import Recorder
 from modelpier_server.runtime import Control
 from modelpier_server.runtime.tensors import Axes
 from modelpier_server.scheduler import Servable, Turns
 from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
-from modelpier_server.transport import HttpLimits, Server, inference_app
+from modelpier_server.tracing import OtlpTracing
+from modelpier_server.transport import Extras, HttpLimits, Server, inference_app
 from modelpier_server.transport.connection import Connection
 from support.serving import Shelf, planned, request_bytes
 
@@ -96,6 +100,13 @@ class Wire(asyncio.Transport):
         self.open = False
 
 
+class Nowhere(SpanExporter):
+    """A collector of traces that wants none."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
 class Collector(logging.Handler):
     def __init__(self, records: list[logging.LogRecord]) -> None:
         super().__init__(logging.ERROR)
@@ -118,7 +129,8 @@ class Rig:
         logging.getLogger().addHandler(Collector(self.errors))
 
     async def _serve(self, metrics: Metrics) -> Server:
-        return Server(inference_app(self.shelf, metrics), LIMITS)
+        recorder = Recorder(1.0, OtlpTracing(Nowhere()))
+        return Server(inference_app(self.shelf, metrics, Extras(recorder=recorder)), LIMITS)
 
     def answers(self, packets: Iterable[bytes]) -> list[int]:
         """Statuses of all answers."""

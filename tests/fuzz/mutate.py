@@ -195,8 +195,10 @@ def _scalar(field: FieldDescriptor, rng: random.Random) -> Any:
     if kind == FieldDescriptor.CPPTYPE_STRING:
         text = rng.choice(_TEXT)
         return text.encode() if field.type == FieldDescriptor.TYPE_BYTES else text
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return rng.choice(field.enum_type.values).number
     value = rng.choice(_WHOLE)
-    if kind in {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_ENUM}:
+    if kind == FieldDescriptor.CPPTYPE_INT32:
         return max(-(2**31), min(value, 2**31 - 1))
     if kind == FieldDescriptor.CPPTYPE_UINT32:
         return abs(value) % 2**32

@@ -48,7 +48,8 @@ _HTTP = (
     "\r\n", "\r\n\r\n", "GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", " HTTP/1.1", " HTTP/1.0", "Host: t",
     "Content-Length: ", "Transfer-Encoding: chunked", "0\r\n\r\n", "Connection: close", "Connection: keep-alive",
     "Expect: 100-continue", "Upgrade: h2c", "Content-Encoding: gzip", "Accept-Encoding: gzip", "X-Request-Id: a",
-    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Inference-Header-Content-Length: 0",
+    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate: a=b,c@d=e", "Accept-Encoding: deflate;q=0.5, *;q=0", "Inference-Header-Content-Length: 0",
     "/v2/models/m/infer", "/v2/models/two/infer", "/v2/health/ready", "/v1/models/m:predict", "/model", "/metrics",
     "/invocations", "/v2/repository/index", "%2f", "%00", "?a=b", "generate", "/versions/1",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_server.protocol.http import Request, Response
+from modelpier_server.records import Recorder
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Failure
 from modelpier_server.transport import Extras, HttpLimits
@@ -377,11 +378,11 @@ async def test_a_failing_handler_is_a_500_and_nothing_more(
 
 async def test_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "modelpier_server.access")
-    async with running(extras=Extras(access_log=True)) as state:
+    async with running(extras=Extras(recorder=Recorder(1.0))) as state:
         client = await state.client()
         await client.request("GET", "/v2")
     (record,) = [r for r in caplog.records if r.name == "modelpier_server.access"]
-    assert {"method": "GET", "url": "/v2", "status": 200}.items() <= vars(record).items()
+    assert {"method": "GET", "path": "/v2", "status": 200}.items() <= vars(record).items()
 
 
 # ------------------------------------------------------------------------------------------ the end
