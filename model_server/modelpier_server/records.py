@@ -69,7 +69,19 @@ class Tracing(Protocol):
 class Record:
     """One request under way. Times are of `time.perf_counter_ns()`, as the scheduler's."""
 
-    __slots__ = ("logged", "model", "outputs", "parent", "received", "sent", "started", "trace", "version", "wall")
+    __slots__ = (
+        "client",
+        "logged",
+        "model",
+        "outputs",
+        "parent",
+        "received",
+        "sent",
+        "started",
+        "trace",
+        "version",
+        "wall",
+    )
 
     def __init__(self, parent: Parent | None, trace: Trace | None, *, logged: bool) -> None:
         self.parent = parent
@@ -79,6 +91,8 @@ class Record:
         self.wall = time.time_ns() - self.started
         """To be added for the time of day."""
         self.model = self.version = ""
+        self.client = ""
+        """Address of the connection's other side."""
         self.outputs = 0
         """When the outputs of its run were there."""
         self.received = self.sent = 0
@@ -148,6 +162,7 @@ class Recorder:
         if record.logged:
             fields = {
                 **line(),
+                "client": record.client or None,
                 "model": record.model or None,
                 "version": record.version or None,
                 "seconds": round((now - record.started) / 1e9, 6),

@@ -35,6 +35,8 @@ SERVICE = "modelpier-server"
 """Where OTEL_SERVICE_NAME says nothing else."""
 LAST_SPANS = 3.0
 """Seconds that the end of the server waits for what is left to be sent."""
+QUIET = 60.0
+"""Seconds between lines about a collector that takes nothing."""
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
@@ -43,8 +45,9 @@ class OtlpTracing:
     """Sampling and service name come from the environment (OTEL_TRACES_SAMPLER and the like); so does the collector."""
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        # Its thread says once a minute that nothing can be sent; more often would be noise.
+        # Every span that is dropped, and every batch that a collector refuses, would be a line.
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(Seldom())
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._sampler = provider.sampler
         self._ids = provider.id_generator
@@ -121,6 +124,20 @@ class OtlpTrace:
     def end(self, name: str, start: int, end: int, values: Values, *, failed: bool = False) -> None:
         contexts = (self._own, self._above)
         self._tracing.emit(name, contexts, (start, end), values, kind=SpanKind.SERVER, failed=failed)
+
+
+class Seldom(logging.Filter):
+    """Lets a line through per QUIET seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        passes = record.created - self._last >= QUIET
+        if passes:
+            self._last = record.created
+        return passes
 
 
 def _context_of(parent: Parent) -> SpanContext:

@@ -16,7 +16,7 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 
 from support.collector import Collector, Span, collecting
-from support.server_process import ServerProcess, free_port, infer_body, server
+from support.server_process import ServerProcess, free_port, infer_body, server, wait_for
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -181,3 +181,16 @@ def test_a_collector_that_is_down_is_in_nobodys_way(tmp_path: Path, identity: Pa
             assert running.wait() == 0
             assert time.monotonic() - begin < 15
             assert running.output.count("\n") < 50, "the log must not be flooded"
+
+
+def test_a_collector_that_refuses_is_told_of_once(tmp_path: Path, identity: Path) -> None:
+    with collecting() as collector:
+        collector.status = 403
+        small = {"OTEL_BSP_MAX_QUEUE_SIZE": "64", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4"}
+        settings = environment(collector, **small)
+        with server(tmp_path / "s", "--model", f"m={identity}", environment=settings) as running:
+            running.wait_ready()
+            for _ in range(20):
+                assert running.call("POST", INFER, infer_body())[0] == 200
+            wait_for(lambda: collector.requests >= 10)
+            assert running.output.count("Failed to export") == 1

@@ -40,6 +40,7 @@ class Collector:
     requests: int = 0
     hang: threading.Event | None = None
     """Set: answers wait for it."""
+    status: int = 200
 
     def wait_for(self, count: int) -> list[Span]:
         wait_for(lambda: len(self.spans) >= count)
@@ -86,7 +87,7 @@ def collecting() -> Iterator[Collector]:
             collector.take(gzip.decompress(raw) if self.headers["content-encoding"] == "gzip" else raw)
             answer = ExportTraceServiceResponse().SerializeToString()
             with suppress(OSError):  # who waited in vain has left
-                self.send_response(200)
+                self.send_response(collector.status)
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)

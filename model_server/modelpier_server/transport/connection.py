@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ the end
     @property
     def peer(self) -> str:
-        """Address of the client, or of the proxy before it; it is gone with the connection."""
+        """Address of the client, or of the proxy before it."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return str(name[0]) if name else ""
 

@@ -276,6 +276,8 @@ class Server:
             None if state is None else state.decode("latin-1"),
             worth=exchange.method == b"POST",  # probes and scrapes are of no interest
         )
+        if exchange.record is not None:
+            exchange.record.client = exchange.connection.peer  # it is gone with the connection
 
     def end(self, exchange: Exchange) -> None:
         """It has been answered, or its client has left."""
@@ -313,7 +315,6 @@ def _line(exchange: Exchange) -> dict[str, object]:
         "status": exchange.status,
         "request_bytes": len(exchange.body),
         "response_bytes": sum(len(part) for part in exchange.ready or ()),
-        "client": exchange.connection.peer,
     }
 
 

@@ -133,15 +133,15 @@ class Edge:
         except ServerError as failure:
             error = failure
         except asyncio.CancelledError:
-            self._end(name, StatusCode.CANCELLED, record, context)
+            self._end(name, StatusCode.CANCELLED, record)
             raise
         except Exception:
             log.exception("a handler failed", extra={"method": name})
             error = InferenceFailed("internal error; the server's log has it")
         else:
-            self._end(name, StatusCode.OK, record, context)
+            self._end(name, StatusCode.OK, record)
             return answer
-        self._end(name, code_of(error), record, context)
+        self._end(name, code_of(error), record)
         return await abort(context, error)
 
     def _admit(self) -> None:
@@ -154,10 +154,11 @@ class Edge:
         worth = name.endswith(("/ModelInfer", "/ModelStreamInfer"))
         record = self._recorder.begin(sent.get("traceparent"), sent.get("tracestate"), worth=worth)
         if record is not None:
+            record.client = _address(context.peer())
             current.set(record)
         return record
 
-    def _end(self, name: str, code: StatusCode, record: Record | None, context: Context) -> None:
+    def _end(self, name: str, code: StatusCode, record: Record | None) -> None:
         self.calls -= 1
         self._metrics.grpc_responses[code.name] = self._metrics.grpc_responses.get(code.name, 0) + 1
         if record is not None and self._recorder is not None:
@@ -172,7 +173,7 @@ class Edge:
 
             def line() -> dict[str, object]:
                 sizes = {"request_bytes": record.received, "response_bytes": record.sent}
-                return {"method": method, "code": code.name, **sizes, "client": _address(context.peer())}
+                return {"method": method, "code": code.name, **sizes}
 
             self._recorder.end(record, name, values, line, failed=code in FAULTS)
 

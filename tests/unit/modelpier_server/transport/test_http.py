@@ -385,6 +385,20 @@ async def test_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert {"method": "GET", "path": "/v2", "status": 200}.items() <= vars(record).items()
 
 
+async def test_a_client_that_left_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "modelpier_server.access")
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, extras=Extras(recorder=Recorder(1.0))) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, GOOD))
+        await until(lambda: served.in_flight == 1)
+        client.close()
+        await until(lambda: caplog.records)
+        session.gate.set()
+    (line,) = [vars(record) for record in caplog.records]
+    assert (line["status"], line["model"], line["client"]) == (499, "m", "127.0.0.1")
+
+
 # ------------------------------------------------------------------------------------------ the end
 async def test_stop_answers_what_has_come(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path)
