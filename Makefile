@@ -80,7 +80,10 @@ format: venv ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --quiet --fix .
 
 STAGES := $(PYTHON) tests/stages.py
-.PHONY: test test-unit test-control-plane test-e2e test-gpu test-heavy
+MINUTES ?= 10
+EXECUTIONS ?= 0
+WORKERS ?= 1
+.PHONY: test test-unit test-control-plane test-e2e test-gpu test-heavy fuzz
 test: venv ## every test that this machine can run, with the time that each level took against its budget
 	$(STAGES)
 test-unit: venv ## seconds, no network
@@ -91,6 +94,8 @@ test-e2e: venv ## on real nodes with the built images
 	$(STAGES) $(if $(LOCAL),cluster-build) e2e
 test-gpu: venv-gpu ## the server on an NVIDIA GPU, of which this machine must have one
 	$(GPU_VENV)/bin/python -m pytest tests/gpu
+fuzz: venv ## mutate what clients may send: MINUTES=10, or EXECUTIONS=10000000; WORKERS=2; KEEP=1 renews the saved corpus
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --minutes $(MINUTES) --executions $(EXECUTIONS) --workers $(WORKERS) $(if $(KEEP),--keep)
 test-heavy: venv venv-convert ## what `make test` leaves out: torch, long loads
 	$(STAGES) cluster-build heavy
 

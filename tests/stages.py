@@ -68,6 +68,7 @@ STAGES = (
     Stage(
         "convergence", 3, pytest("tests/convergence", "-m", "not control_plane and not heavy", "-n", "2"), required=True
     ),
+    Stage("fuzz", 3, pytest("tests/fuzz"), required=True),
     Stage("server", 4, pytest("tests/server"), required=True),
     Stage("control-plane", 7, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
     Stage("cluster", 4, pytest("tests/cluster"), required=True),

@@ -52,9 +52,12 @@ def _run(settings: Settings) -> int:
     from modelpier_server.process import Process  # noqa: PLC0415
 
     if settings.grpc_port is not None:
-        import modelpier_server.transport.grpc  # noqa: F401, PLC0415 - below, what is imported is frozen
+        import modelpier_server.transport.grpc  # noqa: PLC0415 - below, what is imported is frozen
 
-    telemetry.configure(settings.log_level, text=not settings.json_logs)
+    if settings.tracing:
+        import modelpier_server.tracing  # noqa: F401, PLC0415 - as above
+
+    telemetry.configure(settings.log_level, text=not settings.json_logs, access=settings.access_log > 0)
 
     async def serve() -> int:
         return await Process(settings, os.environ).run()

@@ -26,6 +26,7 @@ from modelpier_server.lifecycle.journal import Journal
 from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.lifecycle.plans import LARGEST, Intake, Trust
 from modelpier_server.lifecycle.watch import watch
+from modelpier_server.records import Recorder, Tracing
 from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
 from modelpier_server.runtime import load, memory
@@ -68,6 +69,9 @@ class Process:
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._metrics = Metrics()
+        self._tracing = _tracing() if settings.tracing else None
+        observed = settings.access_log > 0 or self._tracing is not None
+        self._recorder = Recorder(settings.access_log, self._tracing) if observed else None
         self._catalog: Catalog[Servable] = Catalog()
         self._board: Board[Servable] = Board()
         self._disk = Disk(settings.model_dir, settings.model_storage, settings.model_dir / "graphs")
@@ -144,7 +148,7 @@ class Process:
         settings = self._settings
         refusal = BY_FLAG if settings.source is None else BY_PLAN
         return Extras(
-            access_log=settings.access_log,
+            recorder=self._recorder,
             repository=Access(self._control if settings.repository_control else None, refusal),
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
         )
@@ -206,6 +210,8 @@ class Process:
             self._board.changed()  # answers who waits for the report
             await server.stop(LAST_ANSWERS)
         await self._follower.close(0.0)  # requests have had their time
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         log.info("drained")
 
     async def _fail(self, failure: Failure) -> int:
@@ -219,3 +225,9 @@ class Process:
             await self._grpc.stop(LAST_ANSWERS, patient=False)
         await self._follower.close(0.0)
         return EXIT_MODEL_FAILED
+
+
+def _tracing() -> Tracing:
+    from modelpier_server.tracing import OtlpTracing  # noqa: PLC0415 - who sends no traces does not wait for the SDK
+
+    return OtlpTracing()

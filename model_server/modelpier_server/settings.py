@@ -59,8 +59,10 @@ class Settings:
     """Seconds that requests in flight get after that, and those of a model that is dropped from the plan."""
     json_logs: bool
     log_level: str
-    access_log: bool
-    """One line per answer of the inference port."""
+    access_log: float
+    """Share of the requests that get a line."""
+    tracing: bool = False
+    """Spans are sent to where OpenTelemetry's own variables say."""
     repository_control: bool = False
     """Clients may load and unload what `models` names."""
     vertex: tuple[str, str] | None = None
@@ -98,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     add("--no-golden-tests", action="store_true", help="do not run the examples that a model's folder brings")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
-    add("--access-log", action="store_true", help="log one line per answer of the inference port")
+    text = "log one line per request of the inference ports, or of so large a share of them (default 1)"
+    add("--access-log", nargs="?", const=1.0, type=_share, metavar="SHARE", help=text)
     add(
         "--allow-repository-control",
         action="store_true",
@@ -148,7 +151,8 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         drain_limit=_drain_limit(environment),
         json_logs=planned if flags.log_format is None else flags.log_format == "json",
         log_level=flags.log_level,
-        access_log=flags.access_log,
+        access_log=_access_log(environment) if flags.access_log is None else flags.access_log,
+        tracing=_tracing(environment),
         repository_control=flags.allow_repository_control,
         vertex=_vertex(environment),
     )
@@ -260,6 +264,57 @@ def _drain_limit(environment: Mapping[str, str]) -> float:
     if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
         raise SettingsError(f"{contract.ENV_DRAIN_LIMIT}: must be a number of seconds below a million")
     return float(text)
+
+
+def _access_log(environment: Mapping[str, str]) -> float:
+    text = environment.get(contract.ENV_ACCESS_LOG) or "0"
+    try:
+        return _share(text)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise SettingsError(f"{contract.ENV_ACCESS_LOG}: must be a number from 0 to 1; got {text[:100]!r}") from error
+
+
+_SAMPLERS = ("always_on", "always_off", "traceidratio")
+
+
+def _tracing(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables name a collector, and what is to be sent there. The SDK reads all others."""
+
+    def value(name: str) -> str:
+        return environment.get(name, "").strip().lower()
+
+    if value("OTEL_SDK_DISABLED") == "true" or value("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    if not (value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or value("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        return False
+    if value("OTEL_TRACES_EXPORTER") not in {"", "otlp"}:
+        raise SettingsError("OTEL_TRACES_EXPORTER: must be otlp or none")
+    protocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    if not value(protocol):
+        protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    if value(protocol) not in {"", "http/protobuf"}:
+        raise SettingsError(f"{protocol}: must be http/protobuf (a collector's port 4318)")
+    return _sampled(value("OTEL_TRACES_SAMPLER"), value("OTEL_TRACES_SAMPLER_ARG"))
+
+
+def _sampled(sampler: str, argument: str) -> bool:
+    """Whether the sampler takes anything at all."""
+    if sampler and sampler.removeprefix("parentbased_") not in _SAMPLERS:
+        known = (f"{prefix}{name}" for prefix in ("", "parentbased_") for name in _SAMPLERS)
+        raise SettingsError(f"OTEL_TRACES_SAMPLER: must be one of {', '.join(known)}")
+    if sampler.endswith("traceidratio") and argument:
+        try:
+            _share(argument)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise SettingsError("OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1") from error
+    return sampler != "always_off"
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
 
 
 def _port(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -209,6 +210,21 @@ def test_any_bytes(kind: Any, raw: bytes) -> None:
 def test_hostile_bytes(kind: Any, raw: bytes) -> None:
     with pytest.raises(ContractError):
         kind.decode(raw)
+
+
+@pytest.mark.parametrize("kind", [Plan, Report, Failure])
+@pytest.mark.parametrize("half", [b"\\ud800", b"\\uDFFF", b"\xed\xa0\x80"])
+def test_half_of_a_surrogate_pair_is_no_text(kind: Any, half: bytes) -> None:
+    """It would fail only where it is written again: in the answer to the push, in the metrics, in the report."""
+    with pytest.raises(ContractError, match="not JSON"):
+        kind.decode(b'{"owner_uid": "a", "reason": "' + half + b'"}')
+
+
+def test_a_report_tells_of_names_that_are_no_text() -> None:
+    broken = os.fsdecode(b"model-\xff.onnx")
+    report = Report(1, False, 1, broken, (ModelReport("m", "r", "1", ModelState.FAILED, message=broken),))
+    assert Report.decode(report.encode()).plan_error == "model-?.onnx"
+    assert Failure.decode(Failure(FailureReason.MODEL_INVALID, broken).encode()).message == "model-?.onnx"
 
 
 @pytest.mark.parametrize(

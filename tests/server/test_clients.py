@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from modelpier_server.contract import LIVE_PATH
 from support import onnx_models
-from support.server_process import PlanVolume, ServerProcess, server, wait_for
+from support.server_process import PlanVolume, ServerProcess, infer_body, server, wait_for
 
 X = np.array([[1, 2.5, -3], [4, 5, np.inf]], np.float32)
 
@@ -102,6 +102,43 @@ def test_infer(
     )
     assert np.array_equal(result.as_numpy("y"), array)
     assert result.get_response()["id"] == "7"
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_compression_both_ways(client: triton.InferenceServerClient, algorithm: str, *, binary: bool) -> None:
+    """As Triton's client asks for it; the answer is long enough to be compressed, and gets smaller."""
+    array = np.tile(np.array([[1, 2.5, -3]], np.float32), (2000, 1))
+    outputs = [triton.InferRequestedOutput("y", binary_data=binary)]
+    result = client.infer(
+        "m",
+        [tensor(array, binary=binary)],
+        outputs=outputs,
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    assert np.array_equal(result.as_numpy("y"), array)
+
+
+def test_compressed_answers_are_smaller(running: ServerProcess, tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(infer_body(2000))
+    where, url = tmp_path / "answer", f"http://127.0.0.1:{running.port}/v2/models/m/infer"
+    command = [
+        "curl",
+        "-sS",
+        "--compressed",
+        "-o",
+        str(where),
+        "-w",
+        "%{size_download}",
+        "--data-binary",
+        f"@{body}",
+        url,
+    ]
+    size = int(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+    assert len(json.loads(where.read_bytes())["outputs"][0]["data"]) == 6000
+    assert size < where.stat().st_size / 2
 
 
 def test_half_precision_and_text(client: triton.InferenceServerClient) -> None:

@@ -29,15 +29,37 @@ def test_a_path_is_enough(tmp_path: Path, identity: Path) -> None:
         assert running.wait() == 0
 
 
-@pytest.mark.parametrize("flags", [(), ("--access-log",)])
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@pytest.mark.parametrize("flags", [(), ("--access-log",), ("--access-log", "0")])
 def test_an_access_log_when_asked_for(tmp_path: Path, identity: Path, flags: tuple[str, ...]) -> None:
     with server(tmp_path / "s", "--model", f"m={identity}", "--log-format", "json", *flags) as running:
         running.wait_ready()
-        assert running.call("POST", "/v2/models/m/infer?x=here", infer_body())[0] == 200
+        headers = {"traceparent": TRACEPARENT, "authorization": "Bearer secret"}
+        assert running.call("POST", "/v2/models/m/infer?key=secret", infer_body(), headers)[0] == 200
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
-        lines = [json.loads(line) for line in running.output.splitlines() if "/infer?x=here" in line]
-    assert [line["status"] for line in lines] == [200] * len(flags)
+        lines = [json.loads(line) for line in running.output.splitlines() if "/infer" in line]
+        assert "secret" not in running.output
+    assert len(lines) == (flags == ("--access-log",))
+    for line in lines:
+        assert line.pop("time")
+        assert 0 < line.pop("seconds") < 10
+        assert line.pop("response_bytes") > 100
+        assert line == {
+            "level": "info",
+            "logger": "modelpier_server.access",
+            "message": "request",
+            "method": "POST",
+            "path": "/v2/models/m/infer",
+            "status": 200,
+            "request_bytes": len(infer_body()),
+            "client": "127.0.0.1",
+            "model": "m",
+            "version": "1",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        }
 
 
 def test_several_models_and_a_folder_with_external_data(tmp_path: Path, identity: Path) -> None:

@@ -19,10 +19,22 @@ class ContractError(ValueError):
 
 
 def parse(raw: bytes | str, where: str) -> Any:
+    """What comes out can always be written again: JSON alone would let halves of surrogate pairs in, which are no text
+    and fail wherever they are encoded.
+    """
     try:
-        return json.loads(raw, parse_constant=_no_constant)
+        text = raw if isinstance(raw, str) else raw.decode()
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{where}: not JSON: {error}") from error
+    return value
+
+
+def dump(value: Any) -> bytes:
+    """Of what a server says: names of files and messages of others may hold what is no text, and become `?`."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _no_constant(name: str) -> float:

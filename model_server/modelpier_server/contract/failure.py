@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from modelpier_server.contract import decoding
@@ -31,7 +30,7 @@ class Failure:
         return raw
 
     def _encode(self, message: str, revision: str) -> bytes:
-        return json.dumps({"reason": self.reason, "message": message, "revision": revision}).encode()
+        return decoding.dump({"reason": self.reason, "message": message, "revision": revision})
 
     @classmethod
     def decode(cls, raw: bytes | str) -> Failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -53,7 +52,7 @@ class Report:
     models: tuple[ModelReport, ...]
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return decoding.dump(asdict(self))
 
     @classmethod
     def decode(cls, raw: bytes | str) -> Report:

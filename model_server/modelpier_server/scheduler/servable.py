@@ -403,12 +403,15 @@ class Servable:
 
     def _deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Answers to all works of a batch that still wait."""
-        metrics, observe = self._metrics, self._metrics.request_seconds.observe
+        metrics = self._metrics
         self._running.discard(batch)
         metrics.executions += 1
         if outcome.results is None:
             self._suspects.failed(batch.works, batch.rest)
             return
+        note_request = metrics.request_seconds.recent.append
+        note_queue = metrics.queue_seconds.recent.append
+        note_answer = metrics.serialise_seconds.recent.append
         success = rows = waited = answering = 0
         start = _clock()
         for work, result in zip(batch.works, outcome.results, strict=True):
@@ -416,6 +419,8 @@ class Servable:
             if work.stage is Stage.DONE:  # cancelled or expired, and counted then
                 continue
             self._finish(work)
+            if work.record is not None:
+                _note_run(work, batch, outcome, failed=isinstance(result, ServerError))
             if isinstance(result, ServerError):
                 self._count_failure(result, start - work.arrived)
                 work.fail(result)
@@ -428,11 +433,13 @@ class Servable:
                 end = _clock()
                 success += 1
                 metrics.rows += work.rows or 1
-                waited += batch.started - work.arrived
-                answering += end - start
-                observe(end - work.arrived)
+                queued, answered = batch.started - work.arrived, end - start
+                waited += queued
+                answering += answered
+                note_request(end - work.arrived)
+                note_queue(queued)
+                note_answer(answered)
                 start = end
-        metrics.batch_rows.observe(rows or 1)
         metrics.success += success
         metrics.queue_ns += waited
         metrics.compute_input_ns += success * outcome.input_ns
@@ -442,8 +449,12 @@ class Servable:
             metrics.last_inference = start
         metrics.ran(rows or 1, (outcome.input_ns, outcome.infer_ns, outcome.output_ns + answering))
         if batch.rest:
-            alone = len(batch.works) == 1 and isinstance(outcome.results[0], ServerError)
-            self._suspects.failed([], batch.rest) if alone else self._suspects.passed(batch.rest)
+            self._go_on(batch, outcome.results)
+
+    def _go_on(self, batch: Batch, results: Sequence[Arrays | ServerError]) -> None:
+        """With those whose run together with this batch has failed."""
+        alone = len(batch.works) == 1 and isinstance(results[0], ServerError)
+        self._suspects.failed([], batch.rest) if alone else self._suspects.passed(batch.rest)
 
     def _count_failure(self, error: ServerError, spent: int) -> None:
         fault = isinstance(error, InferenceFailed)
@@ -576,8 +587,21 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def _note_run(work: Work, batch: Batch, outcome: Outcome, *, failed: bool) -> None:
+    assert work.record is not None
+    ended = batch.started + outcome.input_ns + outcome.infer_ns + outcome.output_ns
+    values = {
+        "modelpier.rows": work.rows or 1,
+        "modelpier.batch.rows": sum(other.rows for other in batch.works) or 1,
+        "modelpier.batch.requests": len(batch.works),
+    }
+    work.record.ran((work.arrived, batch.started, ended), values, failed=failed)
+
+
 def _succeed(work: Work, result: Arrays) -> bool:
     """The edge to the caller's code: its mistake must not take the answers of the other works of the batch."""
+    if work.record is not None:
+        work.record.serialising()
     try:
         return work.succeed(result)
     except Exception:

@@ -43,6 +43,7 @@ class Piece(Work):
         super().__init__(inputs, whole.outputs, whole.deadline)
         self.order = time.perf_counter_ns() + whole.order - whole.arrived
         self.arrived = whole.arrived
+        self.record = whole.record
         self.key = whole.key
         self.rows = rows
         self.elements = whole.elements * rows // whole.rows

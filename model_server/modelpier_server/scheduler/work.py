@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy.typing as npt
 
 from modelpier_server.errors import ServerError
+from modelpier_server.records import Record
 
 Arrays = list[npt.NDArray[Any]]
 Key = tuple[tuple[str, ...] | None, tuple[tuple[int, ...], ...]]
@@ -48,6 +49,7 @@ class Work:
         "outputs",
         "owner",
         "priority",
+        "record",
         "rows",
         "stage",
     )
@@ -73,6 +75,8 @@ class Work:
         self.elements = 0
         self.key: Key | None = None
         self.owner: Owner | None = None
+        self.record: Record | None = None
+        """Set where traces or the access log want to know what becomes of it."""
 
     def succeed(self, arrays: Arrays) -> bool:
         """Called on the loop, once. False: the outputs could not be made an answer (and the caller was told so)."""

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
+from modelpier_server.errors import Cancelled, PayloadTooLarge, ServerError, Unavailable
+from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.transport import wire
-from modelpier_server.transport.exchange import Exchange
+from modelpier_server.transport.exchange import Answer, Exchange
 
 if TYPE_CHECKING:
     from modelpier_server.transport.server import Server
@@ -81,6 +82,9 @@ class Connection(asyncio.Protocol):
         while self._queue:
             exchange = self._queue.popleft()
             self._server.buffered -= exchange.held
+            if exchange.record is not None:
+                exchange.status = Cancelled.status
+                self._server.end(exchange)
             exchange.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -148,7 +152,8 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._exchange = exchange = Exchange(self, parser.get_method(), self._url, headers)
         exchange.keep_alive = parser.should_keep_alive() and not self._server.closing
-        exchange.started = self._server.clock() if self._server.access_log is not None else 0.0
+        if self._server.recorder is not None:
+            self._server.begin(exchange)
         self._queue.append(exchange)
         self._size = 0
         if b"upgrade" in headers and parser.should_upgrade():
@@ -219,7 +224,7 @@ class Connection(asyncio.Protocol):
     def answer_json(self, exchange: Exchange, body: bytes) -> None:
         """200 without any particulars, which is nearly every answer."""
         plain = exchange.keep_alive and b"connection" not in exchange.headers and exchange.method != b"HEAD"
-        if plain and not exchange.answered and not self._server.closing:
+        if plain and len(body) < compress.LEAST and not exchange.answered and not self._server.closing:
             exchange.status = 200
             self._deliver(exchange, (b"%b%d\r\n\r\n%b" % (self._server.json_prefix, len(body), body),))
         else:
@@ -230,6 +235,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Only the first answer to an exchange counts."""
         if exchange.answered:
+            return
+        if b"accept-encoding" in exchange.headers and self._server.compress(exchange, Answer(status, headers, parts)):
             return
         exchange.status = status
         exchange.keep_alive = exchange.keep_alive and not self._server.closing
@@ -300,6 +307,12 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "header upgrade: not supported on a request with a body; send it without")
 
     # ------------------------------------------------------------------------------------------ the end
+    @property
+    def peer(self) -> str:
+        """Address of the client, or of the proxy before it."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if name else ""
+
     @property
     def unanswered(self) -> int:
         return len(self._queue)

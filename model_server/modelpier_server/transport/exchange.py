@@ -7,10 +7,12 @@ order: the connection keeps answers in the order of the requests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelpier_server.errors import ServerError
 from modelpier_server.protocol.http import Body, Request, Response
+from modelpier_server.records import Record
 
 if TYPE_CHECKING:
     from modelpier_server.transport.connection import Connection
@@ -21,12 +23,19 @@ class Cancellable(Protocol):
     def cancel(self) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    parts: Sequence[bytes | memoryview]
+
+
 class Exchange:
     """`headers` by lower-case name, as bytes."""
 
     __slots__ = (
         "answered", "body", "connection", "headers", "held", "keep_alive", "limit", "match", "method", "ready",
-        "started", "stash", "status", "url", "work",
+        "record", "stash", "status", "url", "work",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, method: bytes, url: bytes, headers: dict[bytes, bytes]) -> None:
@@ -49,7 +58,7 @@ class Exchange:
         self.stash: Any = None
         """What a handler found out when it was asked for the body's limit."""
         self.status = 0
-        self.started = 0.0
+        self.record: Record | None = None
 
     @property
     def params(self) -> Mapping[str, str]:

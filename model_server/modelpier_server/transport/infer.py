@@ -66,6 +66,8 @@ class InferHandler:
             servable.reject()
             raise
         call = InferCall(exchange, request, servable)
+        if exchange.record is not None:
+            call.record = exchange.record
         exchange.work = call
         try:
             servable.enqueue(call)
@@ -85,7 +87,10 @@ class InferHandler:
 
     def _find(self, exchange: Exchange) -> Servable:
         params = exchange.params
-        return self._catalog.find(params["model"], params.get("version"))
+        servable = self._catalog.find(params["model"], params.get("version"))
+        if exchange.record is not None:
+            exchange.record.served(servable.name, servable.version)
+        return servable
 
 
 def _header_length(exchange: Exchange) -> int | None:

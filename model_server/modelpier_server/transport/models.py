@@ -17,6 +17,7 @@ from modelpier_server.contract import ModelReport, ModelState
 from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
 from modelpier_server.protocol.http import Body, Response
 from modelpier_server.protocol.signature import Signature
+from modelpier_server.records import current
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays, Work
 from modelpier_server.transport.catalog import Catalog
@@ -106,11 +107,15 @@ class Models:
         """Raises ServerError."""
         if len(body) > servable.limits.max_body_bytes:
             raise PayloadTooLarge(f"body: more than the {servable.limits.max_body_bytes} bytes that this model takes")
+        record = current.get()
+        if record is not None:
+            record.served(servable.name, servable.version)
         try:
             reading = read(servable.signature)
         except ServerError:
             servable.reject()
             raise
         call = Call(reading, time.monotonic() + servable.limits.request_timeout)
+        call.record = record
         servable.enqueue(call)
         return await call.future

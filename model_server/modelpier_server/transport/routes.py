@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from modelpier_server.contract import METRICS_PATH
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.protocol.schemas import TEXT
+from modelpier_server.records import Recorder
 from modelpier_server.telemetry import CONTENT_TYPE, Metrics
 from modelpier_server.transport.about import About
 from modelpier_server.transport.catalog import Catalog
@@ -27,7 +28,7 @@ from modelpier_server.transport.v1 import V1
 class Extras:
     """What only some servers have."""
 
-    access_log: bool = False
+    recorder: Recorder | None = None
     repository: Access = NOBODY
     vertex: VertexRoutes | None = None
 
@@ -53,4 +54,4 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
         return Response(200, {"content-type": CONTENT_TYPE}, metrics.render())
 
     router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media=("text/plain",)))
-    return App(router, metrics, extras.access_log)
+    return App(router, metrics, extras.recorder)

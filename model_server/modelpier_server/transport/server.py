@@ -10,14 +10,17 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from modelpier_server.errors import InferenceFailed, ServerError, Unavailable
+from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.protocol.inflate import Inflation
+from modelpier_server.records import Recorder, current, path_of
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import wire
 from modelpier_server.transport.connection import Connection, Phase
-from modelpier_server.transport.exchange import Exchange
+from modelpier_server.transport.exchange import Answer, Exchange
 from modelpier_server.transport.limits import HttpLimits
 from modelpier_server.transport.router import Handler, Router
 
@@ -27,7 +30,6 @@ QUIET = 2.0
 """Seconds without any request after which, at the end, connections that are still open count as abandoned."""
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("modelpier_server.access")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class App:
 
     router: Router
     metrics: Metrics | None = None
-    access_log: bool = False
-    """One line per answer in the log `modelpier_server.access`."""
+    recorder: Recorder | None = None
+    """Of traces and of the access log; None: of neither."""
 
 
 class Server:
@@ -48,7 +50,7 @@ class Server:
         self.limits = limits
         self.closing = False
         self.buffered = 0
-        self.access_log = access if app.access_log else None
+        self.recorder = app.recorder
         self.clock: Callable[[], float] = time.monotonic
         self.now = self.clock()
         self.connections: set[Connection] = set()
@@ -192,6 +194,8 @@ class Server:
             exchange.fail(InferenceFailed("internal error; the server's log has it"))
 
     async def _run(self, exchange: Exchange, handler: Handler) -> None:
+        if exchange.record is not None:
+            current.set(exchange.record)
         try:
             response = await handler(exchange.request())
         except ServerError as error:
@@ -220,6 +224,25 @@ class Server:
         exchange.work = None
         self._handle(exchange)
 
+    def compress(self, exchange: Exchange, answer: Answer) -> bool:
+        """Whether the client wants it smaller; then it is answered here, at once or soon."""
+        size = sum(len(part) for part in answer.parts)
+        if size < compress.LEAST or exchange.method == b"HEAD":
+            return False
+        coding = compress.coding_of(exchange.headers.pop(b"accept-encoding").decode("latin-1"))  # asked once
+        if coding is None:
+            return False
+        if size > compress.LARGE:
+            self._spawn(exchange, self._compress(exchange, answer, coding))
+        else:
+            _send(exchange, answer, compress.compress(answer.parts, coding), coding)
+        return True
+
+    async def _compress(self, exchange: Exchange, answer: Answer, coding: str) -> None:
+        """In a thread: zlib releases the GIL."""
+        packed = await asyncio.to_thread(compress.compress, answer.parts, coding)
+        _send(exchange, answer, packed, coding)
+
     def hold(self, exchange: Exchange, size: int) -> None:
         """Notes that the exchange keeps `size` bytes of body in memory. Raises Unavailable beyond what all may."""
         self.buffered += size - exchange.held
@@ -240,15 +263,59 @@ class Server:
         metrics = self.app.metrics
         if metrics is not None:
             metrics.http_responses[exchange.status] = metrics.http_responses.get(exchange.status, 0) + 1
-        if self.access_log is not None:
-            fields = {
-                "method": exchange.method.decode("latin-1"),
-                "url": exchange.url.decode("latin-1")[:200],
-                "status": exchange.status,
-                "request_bytes": len(exchange.body),
-                "seconds": round(self.clock() - exchange.started, 6) if exchange.started else 0.0,
-            }
-            self.access_log.info("request", extra=fields)
+        if exchange.record is not None:
+            self.end(exchange)
+
+    # ------------------------------------------------------------------------------------------ records
+    def begin(self, exchange: Exchange) -> None:
+        """Has noted what traces and the access log want of it, where it is among those that they look at."""
+        assert self.recorder is not None
+        parent, state = (exchange.headers.get(name) for name in (b"traceparent", b"tracestate"))
+        exchange.record = self.recorder.begin(
+            None if parent is None else parent.decode("latin-1"),
+            None if state is None else state.decode("latin-1"),
+            worth=exchange.method == b"POST",  # probes and scrapes are of no interest
+        )
+        if exchange.record is not None:
+            exchange.record.client = exchange.connection.peer  # it is gone with the connection
+
+    def end(self, exchange: Exchange) -> None:
+        """It has been answered, or its client has left."""
+        record, match = exchange.record, exchange.match
+        assert self.recorder is not None
+        assert record is not None
+        exchange.record = None
+        method, route = exchange.method.decode("latin-1"), "" if match is None else match.route.pattern
+        if not record.model and match is not None:  # of what found nobody to answer it
+            record.model = match.params.get("model", "")
+        values: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.response.status_code": exchange.status,
+            "url.path": path_of(exchange.url),
+        }
+        if route:
+            values["http.route"] = route
+        fault = exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self.recorder.end(record, f"{method} {route}".strip(), values, lambda: _line(exchange), failed=fault)
+
+
+def _send(exchange: Exchange, answer: Answer, packed: bytes | None, coding: str) -> None:
+    """`packed` None: it did not get smaller."""
+    if packed is None:
+        exchange.connection.answer(exchange, answer.status, answer.headers, answer.parts)
+    else:
+        headers = {**answer.headers, "content-encoding": coding, "vary": "accept-encoding"}
+        exchange.connection.answer(exchange, answer.status, headers, (packed,))
+
+
+def _line(exchange: Exchange) -> dict[str, object]:
+    return {
+        "method": exchange.method.decode("latin-1"),
+        "path": path_of(exchange.url),
+        "status": exchange.status,
+        "request_bytes": len(exchange.body),
+        "response_bytes": sum(len(part) for part in exchange.ready or ()),
+    }
 
 
 async def serve(host: str, port: int, app: App, limits: HttpLimits | None = None) -> Server:

@@ -130,3 +130,61 @@ def test_the_reference_has_every_flag_and_variable() -> None:
     variables = [value for name, value in vars(contract).items() if name.startswith("ENV_")]
     missing = [name for name in (*flags, *variables) if f"`{name}" not in page]
     assert missing == ["--help"]
+
+
+# ------------------------------------------------------------------------------------------ traces and the access log
+LAPTOP = ["--model", "a=x"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "share"),
+    [
+        ([], {}, 0.0),
+        (["--access-log"], {}, 1.0),
+        (["--access-log", "0.01"], {}, 0.01),
+        ([], {contract.ENV_ACCESS_LOG: "0.5"}, 0.5),
+        (["--access-log", "0"], {contract.ENV_ACCESS_LOG: "0.5"}, 0.0),
+    ],
+)
+def test_the_share_of_requests_that_are_logged(flags: list[str], environment: dict[str, str], share: float) -> None:
+    assert read([*LAPTOP, *flags], environment).access_log == share
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "nan", "yes"])
+def test_a_share_is_a_number(text: str) -> None:
+    with pytest.raises(SettingsError, match="MODELPIER_ACCESS_LOG: must be a number from 0 to 1"):
+        read(LAPTOP, {contract.ENV_ACCESS_LOG: text})
+
+
+@pytest.mark.parametrize(
+    ("more", "tracing"),
+    [
+        ({}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        ({"OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, False),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, True),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}, True),
+    ],
+)
+def test_traces_by_opentelemetrys_variables(more: dict[str, str], *, tracing: bool) -> None:
+    assert read(LAPTOP, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", **more}).tracing is tracing
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_EXPORTER", "jaeger"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(name: str, value: str) -> None:
+    known = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_SAMPLER": "traceidratio"}
+    with pytest.raises(SettingsError, match=name):
+        read(LAPTOP, {**known, name: value})

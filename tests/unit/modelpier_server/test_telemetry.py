@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ from modelpier_server.telemetry import Failure, Histogram, Metrics
 def test_buckets_are_cumulative() -> None:
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 9.0):
-        histogram.observe(value)
+        histogram.recent.append(value)
     assert list(histogram.lines("h", 'a="b"')) == [
         'h_bucket{a="b",le="1.0"} 2',
         'h_bucket{a="b",le="2.0"} 3',
@@ -46,7 +47,7 @@ def test_labels_are_escaped() -> None:
 def test_durations_are_microseconds() -> None:
     metrics = Metrics()
     held = metrics.hold("m", "1")
-    held.request_seconds.observe(1_234_567)
+    held.request_seconds.recent.append(1_234_567)
     held.failures[Failure.REJECTED] = 2
     text = metrics.render().decode()
     assert 'nv_inference_request_duration_us{model="m",version="1"} 1234' in text
@@ -94,3 +95,56 @@ def test_exceptions_stay_on_their_line(stream: io.StringIO) -> None:
         logging.getLogger("a").exception("failed")
     (line,) = stream.getvalue().splitlines()
     assert "ValueError: invalid literal" in json.loads(line)["exception"]
+
+
+# ------------------------------------------------------------------------------------------------ histograms
+def test_many_values_do_not_pile_up() -> None:
+    held = Metrics().hold("m", "1")
+    for _ in range(3 * telemetry.RECENT):
+        held.request_seconds.recent.append(2e5)
+        held.ran(3, (1000, 2_000_000, 1000))
+        assert len(held.request_seconds.recent) <= telemetry.RECENT
+        assert len(held.batch_rows.recent) <= telemetry.RECENT
+    assert sum(held.request_seconds.buckets) == 3 * telemetry.RECENT
+    assert held.run_seconds.buckets[telemetry.SECONDS.index(0.0025)] == 3 * telemetry.RECENT
+    assert held.batch_rows.buckets[telemetry.ROWS.index(4)] == 3 * telemetry.RECENT
+
+
+@pytest.mark.parametrize("name", ["queue", "run", "serialise", "request"])
+def test_every_part_of_a_request_has_a_histogram(name: str) -> None:
+    metrics = Metrics()
+    held = metrics.hold("m", "1")
+    getattr(held, f"{name}_seconds").recent.append(3_000_000)
+    text = metrics.render().decode()
+    family = f"modelpier_{name}_duration_seconds"
+    assert f'{family}_bucket{{model="m",version="1",le="0.0025"}} 0' in text
+    assert f'{family}_bucket{{model="m",version="1",le="0.005"}} 1' in text
+    assert f'{family}_sum{{model="m",version="1"}} 0.003' in text
+
+
+# ------------------------------------------------------------------------------------------------ the access log
+class Stuck(logging.Handler):
+    """Writes nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.written, self.begun = threading.Event(), list[logging.LogRecord](), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.begun.set()
+        assert self.gate.wait(20)
+        self.written.append(record)
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request() -> None:
+    stuck = Stuck()
+    backlog = telemetry.Backlog(stuck, most=5)
+    backlog.handle(logging.makeLogRecord({"msg": "first"}))
+    assert stuck.begun.wait(20)
+    for number in range(20):  # five wait, the others are lost
+        backlog.handle(logging.makeLogRecord({"msg": f"line {number}"}))
+    stuck.gate.set()
+    backlog.close()
+    told = [record.getMessage() for record in stuck.written]
+    assert told == ["first", "lines lost", *(f"line {number}" for number in range(5))]
+    assert vars(stuck.written[1])["lost"] == 15

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from grpc import StatusCode
@@ -23,6 +24,7 @@ from modelpier_server.errors import (
     ServerError,
     Unavailable,
 )
+from modelpier_server.records import Record, Recorder, current
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport.grpc.limits import GrpcLimits
 from modelpier_server.transport.grpc.status import abort, code_of
@@ -36,13 +38,12 @@ SWEEP_INTERVAL = 0.5
 """Seconds between looks for messages that take too long."""
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("modelpier_server.access")
 
 
 class Edge:
     """One per port. Everything belongs to the event loop's thread."""
 
-    def __init__(self, limits: GrpcLimits, metrics: Metrics, *, access_log: bool = False) -> None:
+    def __init__(self, limits: GrpcLimits, metrics: Metrics, recorder: Recorder | None = None) -> None:
         self.limits = limits
         self.calls = 0
         """Calls and streams that have no status yet."""
@@ -56,18 +57,23 @@ class Edge:
         """Calls whose message has not come yet, and since when."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._metrics = metrics
-        self._access_log = access if access_log else None
+        self._recorder = recorder
 
     def unary(self, name: str, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+        """`name`: the full one, as in `package.Service/Method`."""
+
         async def run(context: Context) -> bytes:
             raw = await self.read(context)
             if raw is None:
                 raise InvalidRequest("request: the call carries no message")
             held = self.hold(len(raw))
             try:
-                return await handler(raw, context)
+                answer = await handler(raw, context)
             finally:
                 self.buffered -= held
+            if self._recorder is not None and (record := current.get()) is not None:
+                record.moved(len(raw), len(answer))
+            return answer
 
         async def call(_: Any, context: Context) -> bytes:
             return await self._guard(name, run, context)
@@ -117,36 +123,68 @@ class Edge:
 
     async def _guard(self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context) -> T:
         """The edge: whatever goes wrong, the caller gets a status."""
-        self.called = started = self._loop.time()
+        self.called = self._loop.time()
         error: ServerError
         self.calls += 1
+        record = self._begin(name, context) if self._recorder is not None else None
         try:
             self._admit()
             answer = await handler(context)
         except ServerError as failure:
             error = failure
         except asyncio.CancelledError:
-            self._end(name, StatusCode.CANCELLED, started)
+            self._end(name, StatusCode.CANCELLED, record)
             raise
         except Exception:
             log.exception("a handler failed", extra={"method": name})
             error = InferenceFailed("internal error; the server's log has it")
         else:
-            self._end(name, StatusCode.OK, started)
+            self._end(name, StatusCode.OK, record)
             return answer
-        self._end(name, code_of(error), started)
+        self._end(name, code_of(error), record)
         return await abort(context, error)
 
     def _admit(self) -> None:
         if self.calls > self.limits.max_calls:
             raise QueueFull(f"{self.limits.max_calls} calls are under way already; try again later")
 
-    def _end(self, name: str, code: StatusCode, started: float) -> None:
+    def _begin(self, name: str, context: Context) -> Record | None:
+        assert self._recorder is not None
+        sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        worth = name.endswith(("/ModelInfer", "/ModelStreamInfer"))
+        record = self._recorder.begin(sent.get("traceparent"), sent.get("tracestate"), worth=worth)
+        if record is not None:
+            record.client = _address(context.peer())
+            current.set(record)
+        return record
+
+    def _end(self, name: str, code: StatusCode, record: Record | None) -> None:
         self.calls -= 1
         self._metrics.grpc_responses[code.name] = self._metrics.grpc_responses.get(code.name, 0) + 1
-        if self._access_log is not None:
-            fields = {"method": name, "code": code.name, "seconds": round(self._loop.time() - started, 6)}
-            self._access_log.info("call", extra=fields)
+        if record is not None and self._recorder is not None:
+            service, _, method = name.partition("/")
+            status = int(code.value[0])
+            values: dict[str, str | int] = {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "rpc.grpc.status_code": status,
+            }
+
+            def line() -> dict[str, object]:
+                sizes = {"request_bytes": record.received, "response_bytes": record.sent}
+                return {"method": method, "code": code.name, **sizes}
+
+            self._recorder.end(record, name, values, line, failed=code in FAULTS)
+
+
+FAULTS = frozenset({StatusCode.INTERNAL, StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.UNKNOWN})
+"""The server's own, as OpenTelemetry's conventions have it."""
+
+
+def _address(peer: str) -> str:
+    """`ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`, as gRPC writes it, without family and port."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
 
 
 def message_of(read: Any) -> bytes | None:

@@ -12,6 +12,7 @@ from modelpier_server.protocol.grpc.encode import encode
 from modelpier_server.protocol.grpc.generated.inference_pb2 import ModelInferRequest, ModelInferResponse
 from modelpier_server.protocol.grpc.messages import dump, parse
 from modelpier_server.protocol.infer_request import InferRequest
+from modelpier_server.records import current
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays, Work
 from modelpier_server.transport.catalog import Catalog
@@ -62,6 +63,9 @@ class Infer:
         """`left`: seconds that the client itself waits. Raises ServerError for what is wrong at once."""
         servable = self._catalog.find(message.model_name, message.model_version or None)
         limits = servable.limits
+        record = current.get()
+        if record is not None:
+            record.served(servable.name, servable.version)
         if size > limits.max_body_bytes:
             raise PayloadTooLarge(f"message: more than the {limits.max_body_bytes} bytes that this model takes")
         try:
@@ -71,5 +75,6 @@ class Infer:
             raise
         timeout = min(seconds for seconds in (left, request.timeout, limits.request_timeout) if seconds is not None)
         call = InferCall(request, servable, time.monotonic() + timeout, finish)
+        call.record = record
         servable.enqueue(call)
         return call

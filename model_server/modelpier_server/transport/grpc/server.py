@@ -76,11 +76,14 @@ class Methods(grpc.GenericRpcHandler):
         service, infer = Service(Models(catalog), metrics, access), Infer(catalog)
         health = Health(catalog, edge, frozenset({"", SERVICE}))
         prefix = f"/{SERVICE}/"
-        methods = {f"{prefix}{name}": edge.unary(name, method) for name, method in service.methods.items()}
-        methods[f"{prefix}ModelInfer"] = edge.unary("ModelInfer", infer)
-        methods[f"{prefix}ModelStreamInfer"] = edge.stream("ModelStreamInfer", StreamInfer(infer, edge))
-        methods[f"/{HEALTH}/Check"] = edge.unary("Check", health.check)
-        methods[f"/{HEALTH}/Watch"] = edge.stream("Watch", health.watch)
+        methods = {
+            f"{prefix}{name}": edge.unary(f"{SERVICE}/{name}", method) for name, method in service.methods.items()
+        }
+        methods[f"{prefix}ModelInfer"] = edge.unary(f"{SERVICE}/ModelInfer", infer)
+        stream = StreamInfer(infer, edge)
+        methods[f"{prefix}ModelStreamInfer"] = edge.stream(f"{SERVICE}/ModelStreamInfer", stream)
+        methods[f"/{HEALTH}/Check"] = edge.unary(f"{HEALTH}/Check", health.check)
+        methods[f"/{HEALTH}/Watch"] = edge.stream(f"{HEALTH}/Watch", health.watch)
         methods.update(reflection.handlers(frozenset({SERVICE, HEALTH}), edge.closing))
         self._methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = methods
 
@@ -100,7 +103,7 @@ async def serve(
 ) -> GrpcServer:
     """Listens on `host`:`port` (0: any free one). `extras` as of HTTP. Raises OSError where that cannot be had."""
     limits, extras = limits or GrpcLimits(), extras or Extras()
-    edge = Edge(limits, metrics, access_log=extras.access_log)
+    edge = Edge(limits, metrics, extras.recorder)
     # The edge refuses first, and says when to come again; this bounds what does not come so far.
     server = grpc.aio.server(options=limits.options(), maximum_concurrent_rpcs=2 * limits.max_calls)
     server.add_generic_rpc_handlers((Methods(catalog, metrics, edge, extras.repository),))

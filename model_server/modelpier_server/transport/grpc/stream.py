@@ -17,6 +17,7 @@ from modelpier_server.protocol.grpc.generated.inference_pb2 import (
     ModelStreamInferResponse,
 )
 from modelpier_server.protocol.grpc.messages import dump, parse
+from modelpier_server.records import current
 from modelpier_server.transport.grpc.edge import Context, Edge, message_of
 from modelpier_server.transport.grpc.infer import Infer
 
@@ -87,6 +88,9 @@ class Session:
                     await self._context.write(answer)
             except TimeoutError:
                 raise DeadlineExceeded("stream: its answers are not read") from None
+            if (record := current.get()) is not None:
+                record.serialised()
+                record.moved(pending.size, len(answer))
             self._writing = None
             self._edge.buffered -= pending.size
             self._room.release()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 
+from modelpier_server.records import Recorder
 from modelpier_server.transport import Extras
 from modelpier_server.transport.grpc import GrpcLimits, serve
 from support import onnx_models
@@ -71,8 +72,14 @@ async def test_a_port_that_is_taken(identity: Running) -> None:
 
 async def test_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "modelpier_server.access")
-    async with running(servable(onnx_models.identity(), tmp_path), extras=Extras(access_log=True)) as state:
+    async with running(servable(onnx_models.identity(), tmp_path), extras=Extras(recorder=Recorder(1.0))) as state:
         await state.client.infer(row(1, 2, 3))
         await refused(state.client.infer(row(1)))
-        found = [(record.method, record.code) for record in caplog.records]  # type: ignore[attr-defined]
-        assert found == [("ModelInfer", "OK"), ("ModelInfer", "INVALID_ARGUMENT")]
+        lines = [vars(record) for record in caplog.records]
+        assert [(line["method"], line["code"]) for line in lines] == [
+            ("ModelInfer", "OK"),
+            ("ModelInfer", "INVALID_ARGUMENT"),
+        ]
+        assert all((line["model"], line["version"], line["client"]) == ("m", "1", "127.0.0.1") for line in lines)
+        assert lines[0]["request_bytes"] > 20
+        assert lines[0]["response_bytes"] > 20

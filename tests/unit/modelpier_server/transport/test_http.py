@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_server.protocol.http import Request, Response
+from modelpier_server.records import Recorder
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Failure
 from modelpier_server.transport import Extras, HttpLimits
@@ -377,11 +378,25 @@ async def test_a_failing_handler_is_a_500_and_nothing_more(
 
 async def test_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "modelpier_server.access")
-    async with running(extras=Extras(access_log=True)) as state:
+    async with running(extras=Extras(recorder=Recorder(1.0))) as state:
         client = await state.client()
         await client.request("GET", "/v2")
     (record,) = [r for r in caplog.records if r.name == "modelpier_server.access"]
-    assert {"method": "GET", "url": "/v2", "status": 200}.items() <= vars(record).items()
+    assert {"method": "GET", "path": "/v2", "status": 200}.items() <= vars(record).items()
+
+
+async def test_a_client_that_left_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "modelpier_server.access")
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, extras=Extras(recorder=Recorder(1.0))) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, GOOD))
+        await until(lambda: served.in_flight == 1)
+        client.close()
+        await until(lambda: caplog.records)
+        session.gate.set()
+    (line,) = [vars(record) for record in caplog.records]
+    assert (line["status"], line["model"], line["client"]) == (499, "m", "127.0.0.1")
 
 
 # ------------------------------------------------------------------------------------------ the end
