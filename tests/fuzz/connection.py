@@ -45,6 +45,7 @@ class Echo:
     """A session that gives back what it takes."""
 
     provider, instances, caller_only, on_loop = "CPUExecutionProvider", 1, True, True
+    joins = False
     lost: Future[str] | None = None
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
