@@ -27,7 +27,11 @@ func unless[T comparable](f fields, name string, value, byDefault T) {
 }
 
 func modelIntent(model Model) fields {
-	f := fields{}
+	f, tests := fields{}, fields{}
+	unless(tests, "enabled", model.Tests.Enabled, true)
+	unless(tests, "relativeTolerance", model.Tests.RelativeTolerance, 0.001)
+	unless(tests, "absoluteTolerance", model.Tests.AbsoluteTolerance, 0.00001)
+	f.put("tests", tests)
 	unless(f, "uri", model.URI, "")
 	unless(f, "version", model.Version, "")
 	unless(f, "digest", model.Digest, "")
@@ -63,6 +67,7 @@ func serverIntent(server Server) fields {
 	unless(f, "startupTimeoutSeconds", server.StartupTimeoutSeconds, 600)
 	unless(f, "isolated", server.Isolated, false)
 	unless(f, "graphOptimization", server.GraphOptimization, "All")
+	unless(f, "hooks", server.Hooks, false)
 	unless(f, "image", server.Image, "")
 	unless(f, "serviceAccountName", server.ServiceAccountName, "")
 	return f

@@ -29,12 +29,20 @@ type PlannedModel struct {
 
 type PlanOptions struct {
 	Batching          PlanBatching   `json:"batching"`
+	GoldenTests       PlanTests      `json:"golden_tests"`
 	GraphOptimization string         `json:"graph_optimization"`
+	Hooks             bool           `json:"hooks"`
 	Instances         int            `json:"instances"`
 	Isolated          bool           `json:"isolated"`
 	Limits            PlanLimits     `json:"limits"`
 	Providers         []PlanProvider `json:"providers"`
 	Threads           int            `json:"threads"`
+}
+
+type PlanTests struct {
+	Absolute float64 `json:"absolute"`
+	Enabled  bool    `json:"enabled"`
+	Relative float64 `json:"relative"`
 }
 
 type PlanBatching struct {
@@ -92,7 +100,13 @@ func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
 			MaxRows:  batching.MaxRows,
 			Padding:  padding(batching.Padding),
 		},
+		GoldenTests: PlanTests{
+			Absolute: spec.Model.Tests.AbsoluteTolerance,
+			Enabled:  spec.Model.Tests.Enabled,
+			Relative: spec.Model.Tests.RelativeTolerance,
+		},
 		GraphOptimization: spec.Server.GraphOptimization,
+		Hooks:             spec.Server.Hooks,
 		Instances:         spec.Server.Instances,
 		Isolated:          spec.Server.Isolated,
 		Limits: PlanLimits{

@@ -37,6 +37,13 @@ type Model struct {
 	Version           string `json:"version,omitempty"`
 	Digest            string `json:"digest,omitempty"`
 	CredentialsSecret string `json:"credentialsSecret,omitempty"`
+	Tests             Tests  `json:"tests"`
+}
+
+type Tests struct {
+	Enabled           bool    `json:"enabled"`
+	RelativeTolerance float64 `json:"relativeTolerance"`
+	AbsoluteTolerance float64 `json:"absoluteTolerance"`
 }
 
 type Server struct {
@@ -52,6 +59,7 @@ type Server struct {
 	RuntimeUpgrade        string     `json:"runtimeUpgrade,omitempty"`
 	Isolated              bool       `json:"isolated"`
 	GraphOptimization     string     `json:"graphOptimization"`
+	Hooks                 bool       `json:"hooks"`
 }
 
 type Provider struct {
