@@ -314,9 +314,10 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.phase is Phase.LINGER:
             return
         self._mute()
-        if self.phase in {Phase.HEAD, Phase.BODY} and self._transport.can_write_eof():
+        if self.phase in {Phase.HEAD, Phase.BODY}:
             self._read(wanted=True)
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS cannot: the client closes, who knows where the answer ends
+                self._transport.write_eof()
             self._enter(Phase.LINGER)
         else:
             self._transport.close()

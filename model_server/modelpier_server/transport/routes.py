@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from modelpier_server.contract import METRICS_PATH
 from modelpier_server.protocol.http import Request, Response
@@ -22,6 +23,9 @@ from modelpier_server.transport.server import App
 from modelpier_server.transport.triton import Triton
 from modelpier_server.transport.v1 import V1
 
+if TYPE_CHECKING:  # imported where there is a certificate
+    from modelpier_server.transport.security import Tls
+
 
 @dataclass(frozen=True)
 class Extras:
@@ -30,6 +34,7 @@ class Extras:
     access_log: bool = False
     repository: Access = NOBODY
     vertex: VertexRoutes | None = None
+    tls: Tls | None = None
 
 
 def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = None) -> App:
@@ -49,8 +54,20 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
     for family in families:
         family.add_to(router)
 
+    _add_metrics(router, metrics)
+    return App(router, metrics, extras.access_log, extras.tls)
+
+
+def probe_app(catalog: Catalog, metrics: Metrics) -> App:
+    """Health and figures alone: for kubelets and scrapers, which have no certificate to show."""
+    router, oip = Router(), OpenInference(Models(catalog))
+    oip.add_health(router)
+    _add_metrics(router, metrics)
+    return App(router)
+
+
+def _add_metrics(router: Router, metrics: Metrics) -> None:
     async def text(_: Request) -> Response:
         return Response(200, {"content-type": CONTENT_TYPE}, metrics.render())
 
     router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media=("text/plain",)))
-    return App(router, metrics, extras.access_log)

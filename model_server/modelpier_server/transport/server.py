@@ -1,6 +1,6 @@
 """A port: listens, keeps the connections, hands requests to their handlers, and ends without losing any.
 
-`serve` is called once for the inference port and once for the admin port.
+`serve` is called once for the inference port, once for the admin port, once for the port of probes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from modelpier_server.errors import InferenceFailed, ServerError, Unavailable
 from modelpier_server.protocol.http import Response
@@ -20,6 +21,10 @@ from modelpier_server.transport.connection import Connection, Phase
 from modelpier_server.transport.exchange import Exchange
 from modelpier_server.transport.limits import HttpLimits
 from modelpier_server.transport.router import Handler, Router
+from modelpier_server.transport.secure import BACKLOG, SecureListener
+
+if TYPE_CHECKING:  # imported where there is a certificate: a laptop does not wait for it
+    from modelpier_server.transport.security import Tls
 
 SWEEP_INTERVAL = 0.5
 """Seconds between looks for connections that take too long; also the resolution of all of a connection's times."""
@@ -38,6 +43,8 @@ class App:
     metrics: Metrics | None = None
     access_log: bool = False
     """One line per answer in the log `modelpier_server.access`."""
+    tls: Tls | None = None
+    """None: in plain."""
 
 
 class Server:
@@ -52,7 +59,8 @@ class Server:
         self.clock: Callable[[], float] = time.monotonic
         self.now = self.clock()
         self.connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self._secure = SecureListener(self, app.tls) if app.tls is not None else None
+        self._listener: asyncio.Server | SecureListener | None = None
         self.port = 0
         """The one that the kernel gave when 0 was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,8 +68,12 @@ class Server:
         self._tick()
 
     async def listen(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        if self._secure is not None:
+            await self._secure.open(host, port)
+            self._listener = self._secure
+        else:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._sweep()
 
@@ -86,12 +98,12 @@ class Server:
         if self._listener is not None:
             self._listener.close()
         start = active = self.clock()
-        held = len(self.connections)
-        while self.connections and self.now < start + timeout:
+        held = self._open
+        while self._open and self.now < start + timeout:
             await asyncio.sleep(0.05)
             self._tick()
-            if self._in_use() or len(self.connections) != held:  # a quick request shows in its connection's end alone
-                active, held = self.now, len(self.connections)
+            if self._in_use() or self._open != held:  # a quick request shows in its connection's end alone
+                active, held = self.now, self._open
             elif self.now - active > QUIET:
                 break
         return await self._close_all()
@@ -102,6 +114,8 @@ class Server:
     async def _close_all(self) -> bool:
         """Whether nothing was owed."""
         lost = self.unanswered
+        if self._secure is not None:
+            self._secure.abort()
         for connection in list(self.connections):
             if connection.phase is Phase.IDLE:
                 connection.close_idle()
@@ -113,6 +127,19 @@ class Server:
         return not lost
 
     # ------------------------------------------------------------------------------------------ connections
+    @property
+    def _open(self) -> int:
+        return len(self.connections) + (self._secure.handshakes if self._secure is not None else 0)
+
+    def room_for_handshake(self) -> bool:
+        return self._open < 2 * self.limits.max_connections
+
+    def failed_handshake(self, error: OSError) -> None:
+        """Anybody can make one fail: no line in the log for each."""
+        log.debug("a client could not be agreed with", extra={"error": str(error)})
+        if self.app.metrics is not None:
+            self.app.metrics.failed_handshakes += 1
+
     def admit(self, connection: Connection) -> bool:
         """Whether there is room; the connection is kept track of in any case."""
         self.connections.add(connection)

@@ -106,7 +106,10 @@ async def serve(
     server.add_generic_rpc_handlers((Methods(catalog, metrics, edge, extras.repository),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        if extras.tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, extras.tls.grpc_credentials())
     except RuntimeError as error:
         raise OSError(f"{address}: cannot listen") from error
     await server.start()
