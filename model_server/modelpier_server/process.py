@@ -49,7 +49,9 @@ from modelpier_server.transport import (
 
 if TYPE_CHECKING:
     from modelpier_server.transport.grpc import GrpcServer
-    from modelpier_server.transport.security import Tls, Watch
+    from modelpier_server.transport.security.files import Watch
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
 
 EXIT_SETTINGS = 2
 """As argparse has it."""
@@ -91,6 +93,7 @@ class Process:
         self._grpc: GrpcServer | None = None
         self._watches: list[Watch] = []
         self._tls: Tls | None = None
+        self._keys: Keys | None = None
 
     async def run(self) -> int:
         """Exit status of the process."""
@@ -136,12 +139,19 @@ class Process:
     def _secure(self) -> None:
         """Raises SettingsError. What guards the ports is there before they are."""
         settings = self._settings
-        if settings.tls is None:
+        if settings.tls is None and settings.api_keys is None:
             return
-        from modelpier_server.transport.security import Tls, Watch  # noqa: PLC0415 - who has no certificate
+        # Here: a laptop without either does not wait for them.
+        from modelpier_server.transport.security.files import Watch  # noqa: PLC0415
+        from modelpier_server.transport.security.keys import Keys  # noqa: PLC0415
+        from modelpier_server.transport.security.tls import Tls  # noqa: PLC0415
 
-        self._tls = Tls(settings.tls, self._metrics)
-        self._watches.append(Watch(self._tls, self._metrics))
+        if settings.tls is not None:
+            self._tls = Tls(settings.tls, self._metrics)
+            self._watches.append(Watch(self._tls, self._metrics))
+        if settings.api_keys is not None:
+            self._keys = Keys(settings.api_keys)
+            self._watches.append(Watch(self._keys, self._metrics))
 
     async def _listen(self) -> list[Server]:
         settings, source = self._settings, self._settings.source
@@ -162,7 +172,7 @@ class Process:
             probes = probe_app(self._catalog, self._metrics)
             servers.append(await serve(settings.host, settings.probe_port, probes, PROBE_LIMITS))
             about["probe_port"] = servers[-1].port
-        log.info("listening", extra={**about, "tls": self._tls is not None})
+        log.info("listening", extra={**about, "tls": self._tls is not None, "api_keys": self._keys is not None})
         return servers
 
     def _extras(self) -> Extras:
@@ -173,6 +183,7 @@ class Process:
             repository=Access(self._control if settings.repository_control else None, refusal),
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
             tls=self._tls,
+            keys=self._keys,
         )
 
     async def _listen_grpc(self, extras: Extras) -> GrpcServer | None:
@@ -199,7 +210,7 @@ class Process:
         source, loop = self._settings.source, asyncio.get_running_loop()
         watching: list[asyncio.Task[None]] = []
         if self._watches:
-            from modelpier_server.transport.security import follow  # noqa: PLC0415 - as in `_secure`
+            from modelpier_server.transport.security.files import follow  # noqa: PLC0415 - as in `_secure`
 
             watching.append(loop.create_task(follow(self._watches)))
         if source is None:

@@ -76,6 +76,8 @@ class Settings:
     """Clients may load and unload what `models` names."""
     vertex: tuple[str, str] | None = None
     """Paths for health and prediction that Vertex AI chose."""
+    api_keys: Path | None = None
+    """File, or folder of files; None: nobody needs a key."""
     tls: TlsFiles | None = None
     """None: both inference ports are in plain."""
     probe_port: int | None = None
@@ -110,6 +112,9 @@ def parser() -> argparse.ArgumentParser:
     add("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert")
     add(
         "--tls-client-ca", type=Path, metavar="FILE", help="let in only clients with a certificate of these authorities"
+    )
+    add(
+        "--api-keys", type=Path, metavar="PATH", help="file or folder with the digests of keys: requests must bring one"
     )
     add(
         "--probe-port",
@@ -177,6 +182,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         access_log=flags.access_log,
         repository_control=flags.allow_repository_control,
         vertex=_vertex(environment),
+        api_keys=_file(flags.api_keys, environment, contract.ENV_API_KEYS),
         tls=tls,
         probe_port=contract.PROBE_PORT if probed and flags.probe_port is None else flags.probe_port,
     )

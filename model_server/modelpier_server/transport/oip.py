@@ -74,7 +74,7 @@ class OpenInference:
         live = About(
             TAG, "Whether the process works", shape_of({"live": _FLAG}, ["live"]), statuses=(503,), unready=True
         )
-        router.add_direct("GET", LIVE_PATH, self.live, about=live)
+        router.add_direct("GET", LIVE_PATH, self.live, about=live, scope=None)
         ready = About(
             TAG,
             "Whether all required models serve",
@@ -82,7 +82,7 @@ class OpenInference:
             statuses=(503,),
             unready=True,
         )
-        router.add_direct("GET", READY_PATH, self.ready, about=ready)
+        router.add_direct("GET", READY_PATH, self.ready, about=ready, scope=None)
 
     def live(self, exchange: Exchange) -> None:
         """200 while draining, too: a kubelet must not restart a server that is about to end."""

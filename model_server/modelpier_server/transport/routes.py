@@ -23,8 +23,9 @@ from modelpier_server.transport.server import App
 from modelpier_server.transport.triton import Triton
 from modelpier_server.transport.v1 import V1
 
-if TYPE_CHECKING:  # imported where there is a certificate
-    from modelpier_server.transport.security import Tls
+if TYPE_CHECKING:  # imported where there are any
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Extras:
     repository: Access = NOBODY
     vertex: VertexRoutes | None = None
     tls: Tls | None = None
+    keys: Keys | None = None
 
 
 def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = None) -> App:
@@ -49,13 +51,13 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
         V1(models),
         Plain(models),
         Page(models, metrics),
-        OpenApi(models, router),
+        OpenApi(models, router, guarded=extras.keys is not None),
     )
     for family in families:
         family.add_to(router)
 
     _add_metrics(router, metrics)
-    return App(router, metrics, extras.access_log, extras.tls)
+    return App(router, metrics, extras.access_log, extras.tls, extras.keys)
 
 
 def probe_app(catalog: Catalog, metrics: Metrics) -> App:
@@ -70,4 +72,5 @@ def _add_metrics(router: Router, metrics: Metrics) -> None:
     async def text(_: Request) -> Response:
         return Response(200, {"content-type": CONTENT_TYPE}, metrics.render())
 
-    router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media=("text/plain",)))
+    about = About("About", "Metrics for Prometheus", TEXT, media=("text/plain",))
+    router.add("GET", METRICS_PATH, text, about=about, scope=None)  # scrapers and autoscalers have no key

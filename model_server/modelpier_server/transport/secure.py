@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from modelpier_server.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from modelpier_server.transport.security import Tls
+    from modelpier_server.transport.security.tls import Tls
     from modelpier_server.transport.server import Server
 
 BACKLOG = 1024

@@ -23,8 +23,9 @@ from modelpier_server.transport.limits import HttpLimits
 from modelpier_server.transport.router import Handler, Router
 from modelpier_server.transport.secure import BACKLOG, SecureListener
 
-if TYPE_CHECKING:  # imported where there is a certificate: a laptop does not wait for it
-    from modelpier_server.transport.security import Tls
+if TYPE_CHECKING:  # imported where there are any: a laptop does not wait for them
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
 
 SWEEP_INTERVAL = 0.5
 """Seconds between looks for connections that take too long; also the resolution of all of a connection's times."""
@@ -45,6 +46,8 @@ class App:
     """One line per answer in the log `modelpier_server.access`."""
     tls: Tls | None = None
     """None: in plain."""
+    keys: Keys | None = None
+    """None: nobody needs one."""
 
 
 class Server:
@@ -56,6 +59,7 @@ class Server:
         self.closing = False
         self.buffered = 0
         self.access_log = access if app.access_log else None
+        self._keys = app.keys
         self.clock: Callable[[], float] = time.monotonic
         self.now = self.clock()
         self.connections: set[Connection] = set()
@@ -194,9 +198,12 @@ class Server:
             self._handle(exchange)
 
     def _route(self, exchange: Exchange) -> bool:
-        """Finds the route, or answers why there is none."""
+        """Finds the route, or answers why there is none for this client."""
         try:
-            exchange.match = self.app.router.match(exchange.method, exchange.url)
+            match = self.app.router.match(exchange.method, exchange.url)
+            if self._keys is not None and match.route.scope is not None:
+                self._keys.check_http(exchange.headers, match.route.scope)
+            exchange.match = match
         except ServerError as error:
             if exchange.connection.phase is not Phase.BUSY:
                 exchange.connection.stop_reading_body(exchange)
@@ -268,13 +275,15 @@ class Server:
         if metrics is not None:
             metrics.http_responses[exchange.status] = metrics.http_responses.get(exchange.status, 0) + 1
         if self.access_log is not None:
-            fields = {
+            fields: dict[str, str | float] = {
                 "method": exchange.method.decode("latin-1"),
                 "url": exchange.url.decode("latin-1")[:200],
                 "status": exchange.status,
                 "request_bytes": len(exchange.body),
                 "seconds": round(self.clock() - exchange.started, 6) if exchange.started else 0.0,
             }
+            if self._keys is not None:
+                fields["key"] = self._keys.caller(exchange.headers)
             self.access_log.info("request", extra=fields)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
 from grpc import StatusCode
@@ -26,6 +26,10 @@ from modelpier_server.errors import (
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport.grpc.limits import GrpcLimits
 from modelpier_server.transport.grpc.status import abort, code_of
+from modelpier_server.transport.security.scopes import Scope
+
+if TYPE_CHECKING:  # imported where there are any
+    from modelpier_server.transport.security.keys import Keys
 
 T = TypeVar("T")
 Context: TypeAlias = "ServicerContext[bytes, bytes]"
@@ -42,7 +46,10 @@ access = logging.getLogger("modelpier_server.access")
 class Edge:
     """One per port. Everything belongs to the event loop's thread."""
 
-    def __init__(self, limits: GrpcLimits, metrics: Metrics, *, access_log: bool = False) -> None:
+    def __init__(
+        self, limits: GrpcLimits, metrics: Metrics, *, access_log: bool = False, keys: Keys | None = None
+    ) -> None:
+        """`keys` None: nobody needs one."""
         self.limits = limits
         self.calls = 0
         """Calls and streams that have no status yet."""
@@ -57,8 +64,11 @@ class Edge:
         self._sweeper: asyncio.TimerHandle | None = None
         self._metrics = metrics
         self._access_log = access if access_log else None
+        self._keys = keys
 
-    def unary(self, name: str, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+    def unary(self, name: str, handler: Unary, scope: Scope | None = Scope.INFER) -> grpc.RpcMethodHandler[Any, Any]:
+        """`scope` None: nobody needs a key."""
+
         async def run(context: Context) -> bytes:
             raw = await self.read(context)
             if raw is None:
@@ -70,15 +80,15 @@ class Edge:
                 self.buffered -= held
 
         async def call(_: Any, context: Context) -> bytes:
-            return await self._guard(name, run, context)
+            return await self._guard(name, run, context, scope)
 
         return grpc.stream_unary_rpc_method_handler(call)
 
-    def stream(self, name: str, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    def stream(self, name: str, handler: Stream, scope: Scope | None = Scope.INFER) -> grpc.RpcMethodHandler[Any, Any]:
         """`handler` reads and writes by itself."""
 
         async def call(_: Any, context: Context) -> None:
-            await self._guard(name, handler, context)
+            await self._guard(name, handler, context, scope)
 
         return grpc.stream_stream_rpc_method_handler(call)
 
@@ -115,13 +125,17 @@ class Edge:
             task.cancel()
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep) if self._reading else None
 
-    async def _guard(self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context) -> T:
+    async def _guard(
+        self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context, scope: Scope | None
+    ) -> T:
         """The edge: whatever goes wrong, the caller gets a status."""
         self.called = started = self._loop.time()
         error: ServerError
         self.calls += 1
         try:
             self._admit()
+            if self._keys is not None and scope is not None:
+                self._keys.check_metadata(context.invocation_metadata(), scope)
             answer = await handler(context)
         except ServerError as failure:
             error = failure

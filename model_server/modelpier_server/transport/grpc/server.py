@@ -19,11 +19,12 @@ from modelpier_server.transport.grpc.edge import Edge
 from modelpier_server.transport.grpc.health import Health
 from modelpier_server.transport.grpc.infer import Infer
 from modelpier_server.transport.grpc.limits import GrpcLimits
-from modelpier_server.transport.grpc.service import SERVICE, Service
+from modelpier_server.transport.grpc.service import SCOPES, SERVICE, Service
 from modelpier_server.transport.grpc.stream import QUIET, StreamInfer
 from modelpier_server.transport.models import Models
 from modelpier_server.transport.repository import Access
 from modelpier_server.transport.routes import Extras
+from modelpier_server.transport.security.scopes import Scope
 
 HEALTH = "grpc.health.v1.Health"
 LAST = 0.2
@@ -76,11 +77,14 @@ class Methods(grpc.GenericRpcHandler):
         service, infer = Service(Models(catalog), metrics, access), Infer(catalog)
         health = Health(catalog, edge, frozenset({"", SERVICE}))
         prefix = f"/{SERVICE}/"
-        methods = {f"{prefix}{name}": edge.unary(name, method) for name, method in service.methods.items()}
+        methods = {
+            f"{prefix}{name}": edge.unary(name, method, SCOPES.get(name, Scope.INFER))
+            for name, method in service.methods.items()
+        }
         methods[f"{prefix}ModelInfer"] = edge.unary("ModelInfer", infer)
         methods[f"{prefix}ModelStreamInfer"] = edge.stream("ModelStreamInfer", StreamInfer(infer, edge))
-        methods[f"/{HEALTH}/Check"] = edge.unary("Check", health.check)
-        methods[f"/{HEALTH}/Watch"] = edge.stream("Watch", health.watch)
+        methods[f"/{HEALTH}/Check"] = edge.unary("Check", health.check, None)
+        methods[f"/{HEALTH}/Watch"] = edge.stream("Watch", health.watch, None)
         methods.update(reflection.handlers(frozenset({SERVICE, HEALTH}), edge.closing))
         self._methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = methods
 
@@ -100,7 +104,7 @@ async def serve(
 ) -> GrpcServer:
     """Listens on `host`:`port` (0: any free one). `extras` as of HTTP. Raises OSError where that cannot be had."""
     limits, extras = limits or GrpcLimits(), extras or Extras()
-    edge = Edge(limits, metrics, access_log=extras.access_log)
+    edge = Edge(limits, metrics, access_log=extras.access_log, keys=extras.keys)
     # The edge refuses first, and says when to come again; this bounds what does not come so far.
     server = grpc.aio.server(options=limits.options(), maximum_concurrent_rpcs=2 * limits.max_calls)
     server.add_generic_rpc_handlers((Methods(catalog, metrics, edge, extras.repository),))
