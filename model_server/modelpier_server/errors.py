@@ -62,7 +62,7 @@ class Forbidden(ServerError):
 
 
 class OutOfScope(Forbidden):
-    def __init__(self, message: str, scope: str) -> None:
+    def __init__(self, message: str, scope: str = "") -> None:
         super().__init__(message)
         self.challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
 

@@ -63,6 +63,8 @@ class Server:
         self.clock: Callable[[], float] = time.monotonic
         self.now = self.clock()
         self.connections: set[Connection] = set()
+        self.hosts: set[bytes | None] = set()
+        """Values of the header Host that are of the right form."""
         self._secure = SecureListener(self, app.tls) if app.tls is not None else None
         self._listener: asyncio.Server | SecureListener | None = None
         self.port = 0
