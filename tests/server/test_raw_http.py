@@ -8,7 +8,7 @@ request stands a hidden one, which shows as a second answer where it is believed
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -281,19 +281,21 @@ SIZES = {
     "endless trailers": (in_chunks(b"1\r\n{\r\n0\r\n" + b"A: x\r\n" * 400_000), closed(400)),
     "an endless trailer": (in_chunks(b"1\r\n{\r\n0\r\nA: " + b"x" * 2_000_000), closed(400)),
 }
+Rows = Mapping[str, tuple[bytes, Outcome]] | Mapping[bytes, tuple[bytes, Outcome]]
+FAMILIES: Mapping[str, Rows] = {
+    "transfer-encoding": TRANSFER_ENCODING,
+    "content-length": CONTENT_LENGTH,
+    "chunks": CHUNKS,
+    "lines": LINES,
+    "target": TARGETS,
+    "host": HOSTS,
+    "version": VERSIONS,
+    "connection": CONNECTIONS,
+    "size": SIZES,
+}
 ROWS = {
     f"{family}: {name if isinstance(name, str) else name.decode()}": row
-    for family, rows in {
-        "transfer-encoding": TRANSFER_ENCODING,
-        "content-length": CONTENT_LENGTH,
-        "chunks": CHUNKS,
-        "lines": LINES,
-        "target": TARGETS,
-        "host": HOSTS,
-        "version": VERSIONS,
-        "connection": CONNECTIONS,
-        "size": SIZES,
-    }.items()
+    for family, rows in FAMILIES.items()
     for name, row in rows.items()
 }
 

@@ -65,7 +65,8 @@ def outcome(port: int, raw: bytes) -> Outcome:
             client.sendall(SENTINEL)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused early: what has come back is read all the same
-        answers, statuses = Answers(client), []
+        answers = Answers(client)
+        statuses: list[int] = []
         while (answer := answers.next()) is not None:
             if answer[0] == 404 and b"/sentinel" in answer[1]:
                 return Outcome(tuple(statuses), kept=True)
