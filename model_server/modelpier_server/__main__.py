@@ -11,12 +11,16 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import NoReturn
 
 from modelpier_server.repository.uri import UriError, parse
 from modelpier_server.settings import Settings, SettingsError, read
+
+DESCRIPTORS = 1 << 16
+"""Twice the connections that each port may have, and what models and downloads open."""
 
 
 def main() -> NoReturn:
@@ -59,6 +63,8 @@ def _run(settings: Settings) -> int:
 
     telemetry.configure(settings.log_level, text=not settings.json_logs, access=settings.access_log > 0)
 
+    _take_descriptors()
+
     async def serve() -> int:
         return await Process(settings, os.environ).run()
 
@@ -67,6 +73,14 @@ def _run(settings: Settings) -> int:
     gc.freeze()
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     return runner.run(serve())
+
+
+def _take_descriptors() -> None:
+    """As many as all connections need: many systems give a process 1024 at first, and more if it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft < most and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 if __name__ == "__main__":

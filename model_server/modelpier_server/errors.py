@@ -3,7 +3,9 @@
     ModelpierError
     ├── ServerError                 a request that gets no answer; `status` of HTTP, str() the text of `{"error": ...}`
     │   ├── InvalidRequest    400   the text names the field and the remedy
+    │   ├── Unauthorized      401   no API key, or an unknown one
     │   ├── Forbidden         403   what this server does not let a client decide
+    │   │   └── OutOfScope    403   the API key is not good for this
     │   ├── NotFound          404   model, version or path
     │   ├── MethodNotAllowed  405   the path exists, for `allowed` methods
     │   ├── PayloadTooLarge   413   also counts inflated bytes
@@ -25,6 +27,8 @@ from typing import ClassVar
 
 from modelpier_server.contract import FailureReason
 
+_CHALLENGE = 'Bearer realm="modelpier"'
+
 
 class ModelpierError(Exception):
     """Root of the tree: `except ModelpierError` never hides a programming error."""
@@ -36,14 +40,31 @@ class ServerError(ModelpierError):
     status: ClassVar[int] = 500
     retry_after: float | None = None
     """Seconds until another try makes sense; None: the same request will fail again."""
+    challenge: str | None = None
+    """What would be let in: the header WWW-Authenticate (RFC 6750). None: it is not that."""
 
 
 class InvalidRequest(ServerError):
     status = 400
 
 
+class Unauthorized(ServerError):
+    status = 401
+
+    def __init__(self, message: str, *, known: bool = True) -> None:
+        """`known` False: there is a key, and it is none of ours."""
+        super().__init__(message)
+        self.challenge = _CHALLENGE if known else f'{_CHALLENGE}, error="invalid_token"'
+
+
 class Forbidden(ServerError):
     status = 403
+
+
+class OutOfScope(Forbidden):
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
 
 
 class NotFound(ServerError):

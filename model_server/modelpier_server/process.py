@@ -32,7 +32,7 @@ from modelpier_server.repository.fetch import Places, Repository
 from modelpier_server.runtime import load, memory
 from modelpier_server.runtime.graph_cache import GraphCache
 from modelpier_server.scheduler import Servable, Turns
-from modelpier_server.settings import PlanSource, Settings
+from modelpier_server.settings import PlanSource, Settings, SettingsError
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import (
     BY_FLAG,
@@ -45,20 +45,27 @@ from modelpier_server.transport import (
     Server,
     VertexRoutes,
     inference_app,
+    probe_app,
     serve,
 )
 
 if TYPE_CHECKING:
     from modelpier_server.transport.grpc import GrpcServer
+    from modelpier_server.transport.security.files import Watch
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
 
+EXIT_SETTINGS = 2
+"""As argparse has it."""
 EXIT_NO_PORT = 69
 """EX_UNAVAILABLE of sysexits.h."""
 ADMIN_LIMITS = HttpLimits(max_body_bytes=LARGEST, max_buffered_bytes=8 * LARGEST)
 """Before a signature is looked at, anybody may have sent the body."""
 MOST_GRAPHS = 2 << 30
 """Bytes of optimised graphs that are kept in the model cache."""
+PROBE_LIMITS = HttpLimits(max_body_bytes=1 << 16, max_buffered_bytes=1 << 20, max_connections=256)
 LAST_ANSWERS = 1.0
-"""Seconds that requests to the admin port get at the end."""
+"""Seconds that requests to the ports of administration and probes get at the end."""
 
 log = logging.getLogger(__name__)
 
@@ -91,25 +98,33 @@ class Process:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._servers: list[Server] = []
         self._grpc: GrpcServer | None = None
+        self._watches: list[Watch] = []
+        self._tls: Tls | None = None
+        self._keys: Keys | None = None
 
     async def run(self) -> int:
         """Exit status of the process."""
         self._handle_signals()
         try:
+            self._secure()
             self._servers = await self._listen()
+        except SettingsError as error:
+            print(f"modelpier-server: {error}", file=sys.stderr)
+            return EXIT_SETTINGS
         except OSError as error:
             print(
-                f"modelpier-server: {error.strerror or error}; choose another --http-port, --grpc-port or --host",
+                f"modelpier-server: {error.strerror or error}; choose another --http-port, --grpc-port, "
+                "--probe-port or --host",
                 file=sys.stderr,
             )
             return EXIT_NO_PORT
         watching = self._begin()
         ends: set[asyncio.Future[Any]] = {self._ended, self._follower.fatal}
-        await asyncio.wait(ends | ({watching} if watching else set()), return_when=asyncio.FIRST_COMPLETED)
-        if watching is not None and watching.done():
-            watching.result()  # it never ends by itself: a server that follows no plan any longer must not pretend to
-        elif watching is not None:
-            watching.cancel()
+        await asyncio.wait(ends.union(watching), return_when=asyncio.FIRST_COMPLETED)
+        for task in watching:
+            if task.done():
+                task.result()  # it never ends by itself: a server that follows no plan any longer must not pretend to
+            task.cancel()
         if self._ended.done():
             await self._drain()
             return 0
@@ -128,6 +143,23 @@ class Process:
             sweep=self._repository.sweep,
         )
 
+    def _secure(self) -> None:
+        """Raises SettingsError. What guards the ports is there before they are."""
+        settings = self._settings
+        if settings.tls is None and settings.api_keys is None:
+            return
+        # Here: a laptop without either does not wait for them.
+        from modelpier_server.transport.security.files import Watch  # noqa: PLC0415
+        from modelpier_server.transport.security.keys import Keys  # noqa: PLC0415
+        from modelpier_server.transport.security.tls import Tls  # noqa: PLC0415
+
+        if settings.tls is not None:
+            self._tls = Tls(settings.tls, self._metrics)
+            self._watches.append(Watch(self._tls, self._metrics))
+        if settings.api_keys is not None:
+            self._keys = Keys(settings.api_keys)
+            self._watches.append(Watch(self._keys, self._metrics))
+
     async def _listen(self) -> list[Server]:
         settings, source = self._settings, self._settings.source
         servers = []
@@ -141,7 +173,13 @@ class Process:
         about = {"host": settings.host, "http_port": servers[0].port}
         if self._grpc is not None:
             about["grpc_port"] = self._grpc.port
-        log.info("listening", extra={**about, **({"admin_port": servers[1].port} if source else {})})
+        if source is not None:
+            about["admin_port"] = servers[1].port
+        if settings.probe_port is not None:
+            probes = probe_app(self._catalog, self._metrics)
+            servers.append(await serve(settings.host, settings.probe_port, probes, PROBE_LIMITS))
+            about["probe_port"] = servers[-1].port
+        log.info("listening", extra={**about, "tls": self._tls is not None, "api_keys": self._keys is not None})
         return servers
 
     def _extras(self) -> Extras:
@@ -151,6 +189,8 @@ class Process:
             recorder=self._recorder,
             repository=Access(self._control if settings.repository_control else None, refusal),
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
+            tls=self._tls,
+            keys=self._keys,
         )
 
     async def _listen_grpc(self, extras: Extras) -> GrpcServer | None:
@@ -172,14 +212,20 @@ class Process:
         trust = Trust(source.public_key, source.owner_uid, source.pod_set)
         return Intake(trust, lambda: self._board.generation, self._follower.apply, self._follower.refuse)
 
-    def _begin(self) -> asyncio.Task[None] | None:
-        source = self._settings.source
+    def _begin(self) -> list[asyncio.Task[None]]:
+        """What goes on as long as the process."""
+        source, loop = self._settings.source, asyncio.get_running_loop()
+        watching: list[asyncio.Task[None]] = []
+        if self._watches:
+            from modelpier_server.transport.security.files import follow  # noqa: PLC0415 - as in `_secure`
+
+            watching.append(loop.create_task(follow(self._watches)))
         if source is None:
             assert self._control is not None
             self._control.begin()
-            return None
-        work = watch(source.file, self._intake(source).offer, self._follower.refuse)
-        return asyncio.get_running_loop().create_task(work)
+        else:
+            watching.append(loop.create_task(watch(source.file, self._intake(source).offer, self._follower.refuse)))
+        return watching
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -39,6 +39,17 @@ class PlanSource:
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """PEM; read again when they change."""
+
+    cert: Path
+    """The server's certificate, then those between it and an authority that clients know."""
+    key: Path
+    client_ca: Path | None = None
+    """Authorities: only clients with a certificate of theirs are let in. None: all are."""
+
+
+@dataclass(frozen=True)
 class Settings:
     host: str
     http_port: int
@@ -67,6 +78,12 @@ class Settings:
     """Clients may load and unload what `models` names."""
     vertex: tuple[str, str] | None = None
     """Paths for health and prediction that Vertex AI chose."""
+    api_keys: Path | None = None
+    """File, or folder of files; None: nobody needs a key."""
+    tls: TlsFiles | None = None
+    """None: both inference ports are in plain."""
+    probe_port: int | None = None
+    """Health and figures in plain, for those who have no certificate or trust none; None: no such port."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,6 +105,24 @@ def parser() -> argparse.ArgumentParser:
     add("--http-port", type=_port, help=f"default {contract.HTTP_PORT}; 0: any free one")
     add("--grpc-port", type=_port, help=f"default none; with a plan {contract.GRPC_PORT}; 0: any free one")
     add("--admin-port", type=_port, help=f"plans and reports, only with a plan (default {contract.ADMIN_PORT})")
+    add(
+        "--tls-cert",
+        type=Path,
+        metavar="FILE",
+        help="certificate (PEM, with its chain): both inference ports speak TLS",
+    )
+    add("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert")
+    add(
+        "--tls-client-ca", type=Path, metavar="FILE", help="let in only clients with a certificate of these authorities"
+    )
+    add(
+        "--api-keys", type=Path, metavar="PATH", help="file or folder with the digests of keys: requests must bring one"
+    )
+    add(
+        "--probe-port",
+        type=_port,
+        help=f"health and metrics in plain HTTP (default none; with a plan and TLS {contract.PROBE_PORT})",
+    )
     add("--provider", action="append", default=[], help="execution provider of ONNX Runtime; repeatable, in order")
     add("--instances", type=_count, default=0, help="runs at once (default: from the CPU limit)")
     add("--threads", type=_count, default=0, help="threads of each run (default: from the CPU limit)")
@@ -136,6 +171,8 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
     accept = contract.DRAIN_ACCEPT_SECONDS if planned else 0.0
     log = environment.get(contract.ENV_TERMINATION_LOG) or (contract.TERMINATION_LOG if planned else "")
     hosted = planned or CLOUD_PORT in environment
+    tls = _tls(flags, environment)
+    probed = planned and tls is not None
     return Settings(
         host=flags.host or ("0.0.0.0" if hosted else "127.0.0.1"),  # noqa: S104 - a pod is reached from other nodes
         http_port=_http_port(environment) if flags.http_port is None else flags.http_port,
@@ -155,7 +192,31 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         tracing=_tracing(environment),
         repository_control=flags.allow_repository_control,
         vertex=_vertex(environment),
+        api_keys=_file(flags.api_keys, environment, contract.ENV_API_KEYS),
+        tls=tls,
+        probe_port=contract.PROBE_PORT if probed and flags.probe_port is None else flags.probe_port,
     )
+
+
+def _tls(flags: argparse.Namespace, environment: Mapping[str, str]) -> TlsFiles | None:
+    """A flag goes before its variable."""
+    cert = _file(flags.tls_cert, environment, contract.ENV_TLS_CERT)
+    key = _file(flags.tls_key, environment, contract.ENV_TLS_KEY)
+    client_ca = _file(flags.tls_client_ca, environment, contract.ENV_TLS_CLIENT_CA)
+    if cert is not None and key is not None:
+        return TlsFiles(cert, key, client_ca)
+    if cert is not None or key is not None or client_ca is not None:
+        raise SettingsError(
+            f"--tls-cert, --tls-key ({contract.ENV_TLS_CERT}, {contract.ENV_TLS_KEY}): give both; "
+            "--tls-client-ca comes in addition"
+        )
+    return None
+
+
+def _file(flag: Path | None, environment: Mapping[str, str], name: str) -> Path | None:
+    if flag is not None:
+        return flag.expanduser()
+    return Path(environment[name]) if environment.get(name) else None
 
 
 def _http_port(environment: Mapping[str, str]) -> int:

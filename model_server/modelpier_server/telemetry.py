@@ -187,6 +187,11 @@ class Metrics:
         self.http_responses: dict[int, int] = {}
         self.grpc_responses: dict[str, int] = {}
         self.connections = 0
+        self.reloads: dict[tuple[str, str], int] = {}
+        """By what was read again from its files, and the result: `taken` or `refused`."""
+        self.certificate_ends: float | None = None
+        """Seconds of the epoch; None: no TLS."""
+        self.failed_handshakes = 0
 
     def hold(self, name: str, version: str) -> ModelMetrics:
         """Figures of one version, shared by all that serve it, until each has called `release`."""
@@ -225,6 +230,22 @@ class Metrics:
         yield from (f'modelpier_grpc_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.grpc_responses.items()))
         yield from _family("modelpier_http_connections", "gauge", "Open connections")
         yield f"modelpier_http_connections {self.connections}"
+        yield from self._security()
+
+    def _security(self) -> Iterator[str]:
+        """Nothing where nothing is read from files and there is no TLS."""
+        name = "modelpier_security_reloads_total"
+        if self.reloads:
+            yield from _family(name, "counter", "Changed files of certificates and API keys, taken or refused")
+            pairs = sorted(self.reloads.items())
+            yield from (f'{name}{{what="{what}",result="{result}"}} {count}' for (what, result), count in pairs)
+        if self.certificate_ends is not None:
+            name = "modelpier_tls_certificate_not_after_seconds"
+            yield from _family(name, "gauge", "When the certificate in use ends, in seconds since 1970")
+            yield f"{name} {self.certificate_ends:.0f}"
+            name = "modelpier_tls_handshake_failures_total"
+            yield from _family(name, "counter", "HTTP connections that never became secure")
+            yield f"{name} {self.failed_handshakes}"
 
 
 def _failures(models: Iterable[ModelMetrics]) -> Iterator[str]:

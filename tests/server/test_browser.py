@@ -5,13 +5,16 @@ Needs the packages `chromium` and `chromium-driver` (or Chrome and its driver on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -99,7 +102,7 @@ class Page:
 
     def send(self) -> str:
         self.browser.execute_script("document.getElementById('outcome').textContent = ''")
-        self.find("button").click()
+        self.find("#try button").click()
         self.wait(lambda: self.find("#outcome").text not in {"", "Sent…"})
         return self.find("#outcome").text
 
@@ -177,8 +180,30 @@ def test_nothing_is_wrong_with_it(page: Page) -> None:
     log = page.browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert [entry for entry in log if entry["level"] == "SEVERE" and "400" not in entry["message"]] == []
     labels = {label.get_attribute("for") for label in page.browser.find_elements(By.TAG_NAME, "label")}
-    assert labels == {"model", "request"}
+    assert labels == {"key", "model", "request"}
     assert page.find("html").get_attribute("lang") == "en"
     page.browser.set_window_size(400, 900)
     assert page.browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     page.browser.set_window_size(1100, 1600)
+
+
+def test_a_server_with_keys_is_shown_one(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"team infer sha256:{hashlib.sha256(b'right').hexdigest()}\n")
+    model = onnx_models.write(onnx_models.identity(), tmp_path / "m.onnx")
+    with server(tmp_path / "s", "--model", f"m={model}", "--api-keys", str(keys)) as running:
+        running.wait_ready()
+        browser.get(f"http://127.0.0.1:{running.port}/")
+        wait = WebDriverWait(browser, 20, 0.05)
+        field = wait.until(lambda b: (found := b.find_element(By.ID, "key")).is_displayed() and found)
+        field.send_keys("wrong", Keys.ENTER)
+        wait.until(lambda b: "not known" in b.find_element(By.ID, "refused").text)
+        field.clear()
+        field.send_keys("right", Keys.ENTER)
+        wait.until(lambda b: b.find_element(By.ID, "request").get_attribute("value"))
+        assert not field.is_displayed()
+        browser.find_element(By.CSS_SELECTOR, "#try button").click()
+        wait.until(lambda b: "200" in b.find_element(By.ID, "outcome").text)
+        assert "Bearer $KEY" in str(browser.find_element(By.ID, "curl").get_attribute("textContent"))
+        assert "right" not in browser.page_source
+        browser.get_log("browser")  # type: ignore[no-untyped-call] # refusals are in it

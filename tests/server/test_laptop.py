@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -165,3 +166,14 @@ def test_a_download_goes_on_after_kill(tmp_path: Path, web: Web) -> None:
     assert sorted(seen.range[:14] for seen in web.seen) == ["bytes=0-167772", "bytes=50331648", "bytes=67108864"]
     blobs = list((folder / "models" / "blobs" / "sha256").iterdir())
     assert [(b / "model.onnx").read_bytes() == data for b in blobs] == [True]
+
+
+def test_it_takes_the_descriptors_that_its_connections_need(tmp_path: Path, identity: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        with server(tmp_path / "s", "--model", f"m={identity}") as running:
+            running.wait_ready()
+            assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (min(hard, 1 << 16), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -276,6 +276,47 @@ def external(path: Path, location: str, data: bytes) -> Path:
     return write(build(nodes, [("x", "FP32", ("n", 3))], [("y", "FP32", ("n", 3))], [weight]), path)
 
 
+def external_in(place: str, path: Path, location: str, size: int) -> Path:
+    """y = x + w [3] as `external`, w being in an initializer, an attribute, a branch, a branch's attribute, a function,
+    or sparse: `place` says which.
+    """
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="length", value=str(size))
+    constant, add = helper.make_node("Constant", [], ["w"], value=weight), helper.make_node("Add", ["x", "w"], ["y"])
+    of_x: list[Tensor] = [("x", "FP32", ("n", 3))]
+    of_y: list[Tensor] = [("y", "FP32", ("n", 3))]
+    weights: list[TensorProto] = [weight] if place == "initializer" else []
+    nodes = [constant, add] if place == "attribute" else [add]
+    if place.startswith("branch"):
+        within = {"branch": ([], [weight]), "branch's attribute": ([constant], [])}[place]
+        nodes, weights = _branches(*within)
+    elif place == "function":
+        nodes = [helper.make_node("F", ["x"], ["y"], domain="local")]
+    model = build_proto(nodes, of_x, of_y, weights)
+    if place == "function":
+        version = [helper.make_opsetid("", OPSET)]
+        model.functions.append(helper.make_function("local", "F", ["x"], ["y"], [constant, add], version))
+        model.opset_import.append(helper.make_opsetid("local", 1))
+    elif place == "sparse":
+        places = helper.make_tensor("at", TensorProto.INT64, [3], [0, 1, 2])
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(weight, places, [3]))
+    return write(bytes(model.SerializeToString()), path)
+
+
+def _branches(before: list[NodeProto], weights: list[TensorProto]) -> tuple[list[NodeProto], list[TensorProto]]:
+    """y = x + w within a branch that is always taken."""
+    out = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    taken = helper.make_graph([*before, helper.make_node("Add", ["x", "w"], ["y"])], "taken", [], out, weights)
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [], out)
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("GreaterOrEqual", ["m", "m"], ["always"]),
+        helper.make_node("If", ["always"], ["y"], then_branch=taken, else_branch=other),
+    ]
+    return nodes, []
+
+
 def doubled_length() -> bytes:
     """ids [n, length] -> y [n, 2 length]."""
     node = helper.make_node("Concat", ["ids", "ids"], ["y"], axis=1)

@@ -9,6 +9,8 @@ GRPC_PORT = 8081
 """Inference and health over gRPC."""
 ADMIN_PORT = 8082
 """Plans and reports; closed to everyone but the operator by the NetworkPolicy."""
+PROBE_PORT = 8083
+"""Health and figures in plain HTTP, where the inference ports speak TLS."""
 
 LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
@@ -41,6 +43,13 @@ ENV_PVC_DIR = "MODELPIER_PVC_DIR"
 ENV_TERMINATION_LOG = "MODELPIER_TERMINATION_LOG"
 ENV_ACCESS_LOG = "MODELPIER_ACCESS_LOG"
 """Share of the requests that get a line in the log, from 0 to 1."""
+ENV_API_KEYS = "MODELPIER_API_KEYS"
+"""File or folder: requests must bring one of these keys."""
+ENV_TLS_CERT = "MODELPIER_TLS_CERT"
+"""File: the inference ports speak TLS with this certificate."""
+ENV_TLS_KEY = "MODELPIER_TLS_KEY"
+ENV_TLS_CLIENT_CA = "MODELPIER_TLS_CLIENT_CA"
+"""File: only clients with a certificate of these authorities are let in."""
 
 PLAN_DIR = "/etc/modelpier/plan"
 PLAN_KEY = "plan.json"

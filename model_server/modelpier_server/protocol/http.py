@@ -57,10 +57,14 @@ class Response:
 
     @classmethod
     def of_error(cls, error: ServerError) -> Response:
-        """`{"error": "..."}` as the Open Inference Protocol says, with Retry-After or Allow where they belong."""
+        """`{"error": "..."}` as the Open Inference Protocol says, with Retry-After, Allow or WWW-Authenticate where
+        they belong.
+        """
         headers = {"content-type": JSON_TYPE}
         if error.retry_after is not None:
             headers["retry-after"] = str(max(1, ceil(error.retry_after)))
         if isinstance(error, MethodNotAllowed):
             headers["allow"] = error.allowed
+        if error.challenge is not None:
+            headers["www-authenticate"] = error.challenge
         return cls(error.status, headers, orjson.dumps({"error": str(error)}))

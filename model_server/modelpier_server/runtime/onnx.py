@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import threading
 import time
 
@@ -44,6 +45,11 @@ _LEVELS = {
 log = logging.getLogger(__name__)
 _BF16 = 16
 """ONNX's TensorProto.DataType.BFLOAT16."""
+_ELSEWHERE = re.compile(
+    r"xternal data (path|location|resolves)|external (data location|TensorProto)|Data of TensorProto"
+)
+_TENSOR = re.compile(r"tensor name: ([^)]+)\)|for initializer: (\S+?)\. |Tensor (\S+) external data")
+_UNKNOWN_OPERATOR = "is not a registered function/op"
 _MEMORY_WORDS = (
     *("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory"),
     "smaller than requested bytes",  # over gpu_mem_limit
@@ -82,7 +88,18 @@ def _create(file: Path, session_options: ort.SessionOptions, options: Options) -
     except MemoryError as error:
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own
-        raise ModelError(_reason(error), f"{file.name}: {_text(error)}") from error
+        raise ModelError(_reason(error), f"{file.name}: {_remedy(str(error))}{_text(error)}") from error
+
+
+def _remedy(text: str) -> str:
+    """Before what ONNX Runtime says of what it refuses for safety's sake."""
+    if _ELSEWHERE.search(text):
+        found = _TENSOR.search(text)
+        tensor = f" of tensor '{found[1] or found[2] or found[3]}'" if found else ""
+        return f"external data{tensor} must be a file within the model's folder, by a relative path: "
+    if _UNKNOWN_OPERATOR in text:
+        return "there is no such operator here, and libraries that come with models are never loaded: "
+    return ""
 
 
 def _for_tensorrt(file: Path, session_options: ort.SessionOptions, options: Options, engines: Path | None) -> Options:

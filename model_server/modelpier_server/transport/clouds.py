@@ -54,10 +54,10 @@ class Clouds:
         media = (JSON_TYPE, BINARY_TYPE)
         text = "Infer with the only model, or the target model (SageMaker)"
         invoke = About(TAG, text, {}, media, statuses=INFER, body={"type": "object"}, body_media=media)
-        router.add_direct("GET", "/ping", self.health, about=health)
+        router.add_direct("GET", "/ping", self.health, about=health, scope=None)
         router.add("POST", "/invocations", self.invoke, self._models.largest, invoke)
         if self._vertex is not None:
-            router.add_direct("GET", self._vertex.health, self.health)
+            router.add_direct("GET", self._vertex.health, self.health, scope=None)
             router.add("POST", self._vertex.predict, self.invoke, self._models.largest)
 
     def health(self, exchange: Exchange) -> None:

@@ -8,6 +8,7 @@ of them twice, folded headers, bare line feeds, blanks before a colon. Sources: 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -24,8 +25,17 @@ from modelpier_server.transport.exchange import Answer, Exchange
 if TYPE_CHECKING:
     from modelpier_server.transport.server import Server
 
+_UNCOUNTED = -1
+"""Of `Connection._fed`: nobody knows how much of what was just read belongs to this request."""
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")
+"""RFC 3986, 3.2.2: host and port."""
 SMALL_DIGITS = 4
 """A Content-Length of so many digits (below 10 kB) is read without asking for the route's limit first."""
+
+
+CHUNK_OVERHEAD = 16
+"""Bytes around each byte of a chunked body, at most: ones of a single byte have five."""
+MOST_HOSTS = 64
 
 
 class Phase(Enum):
@@ -36,6 +46,9 @@ class Phase(Enum):
     BODY = 2
     BUSY = 3  # for the server itself
     LINGER = 4  # answered before the request was read; what still comes is thrown away
+
+
+_HEAD, _BODY = Phase.HEAD, Phase.BODY  # looked up for each request
 
 
 class Connection(asyncio.Protocol):
@@ -59,7 +72,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         """Of the headers so far."""
         self._fed = 0
-        """Bytes given to the parser since it last had complete headers: one endless header never reaches `on_header`.
+        """Bytes given to the parser for this request so far: one endless header never reaches `on_header`, what lies
+        around chunks no callback at all. Counted from the packet that begins with it, or from the one after.
         """
         self._muted = False
         self._reading = True
@@ -100,12 +114,20 @@ class Connection(asyncio.Protocol):
             self._refuse(501, "request line: unknown method")
         except httptools.HttpParserError as error:
             self._malformed(error)
-        if self.phase is Phase.HEAD and not self._muted:
-            self._fed += len(data)
-            if self._fed > self._server.limits.max_header_bytes:
-                self._refuse(431, f"headers: more than {self._server.limits.max_header_bytes} bytes")
+        phase = self.phase
+        if (phase is _HEAD or phase is _BODY) and not self._muted:
+            self._fed = self._fed + len(data) if self._fed >= 0 else 0
+            self._bound(self._fed)
         if len(self._queue) >= self._server.limits.max_pipelined:
             self._read(wanted=False)
+
+    def _bound(self, fed: int) -> None:
+        """The request is not complete, and has taken so many bytes."""
+        most = self._server.limits.max_header_bytes
+        if self.phase is Phase.HEAD and fed > most:
+            self._refuse(431, f"headers: more than {most} bytes")
+        elif fed - self._size > 2 * most + CHUNK_OVERHEAD * self._size:  # the head is among them
+            self._refuse(400, "body: too much around its chunks; send larger ones, and fewer trailers")
 
     def eof_received(self) -> bool:
         """A client that closes its side is taken to be gone: nobody can tell the two apart, and work for nobody costs
@@ -126,7 +148,8 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._url = b""
         self._exchange = None
-        self._head_bytes = self._fed = 0
+        self._head_bytes = self._size = 0
+        self._fed = 0 if self.phase is _HEAD else _UNCOUNTED  # the packet began with another request
         if not self._muted:
             self.phase = Phase.HEAD
             self.since = self._server.now
@@ -142,6 +165,8 @@ class Connection(asyncio.Protocol):
         if name in self._headers:
             if name in {b"host", b"inference-header-content-length", b"content-encoding"}:
                 self._refuse(400, f"header {name.decode('latin-1')}: given twice")
+            elif self._head_bytes > self._server.limits.max_header_bytes:  # each one more would copy all before it
+                self._refuse(431, f"headers: more than {self._server.limits.max_header_bytes} bytes")
             value = self._headers[name] + b", " + value
         self._headers[name] = value
 
@@ -155,20 +180,27 @@ class Connection(asyncio.Protocol):
         if self._server.recorder is not None:
             self._server.begin(exchange)
         self._queue.append(exchange)
-        self._size = 0
         if b"upgrade" in headers and parser.should_upgrade():
             self._ignore_upgrade(exchange)
-        if self._head_bytes > self._server.limits.max_header_bytes or len(headers) > self._server.limits.max_headers:
-            self._refuse(431, "headers: too many, or too large")
-        elif b"host" not in headers and parser.get_http_version() != "1.0":
-            self._refuse(400, "header host: missing")
-        elif len(headers.get(b"content-length", b"")) > SMALL_DIGITS or b"transfer-encoding" in headers:
-            self._admit_body(exchange)
+        self._check_head(exchange, headers)
         if b"expect" in headers and not exchange.answered:
             self._expect(exchange, headers[b"expect"])
         if not exchange.answered:
             self.phase = Phase.BODY
             self.since = self._server.now
+
+    def _check_head(self, exchange: Exchange, headers: dict[bytes, bytes]) -> None:
+        limits, host = self._server.limits, headers.get(b"host")
+        if self._head_bytes + len(self._url) > limits.max_header_bytes or len(headers) > limits.max_headers:
+            self._refuse(431, "headers: too many, or too large")
+        elif host not in self._server.hosts and not self._check_host(host):
+            pass
+        elif exchange.method == b"CONNECT":
+            self._refuse(501, "method CONNECT: this server is no proxy")
+        elif not exchange.keep_alive and not self._check_version():
+            pass
+        elif len(headers.get(b"content-length", b"")) > SMALL_DIGITS or b"transfer-encoding" in headers:
+            self._admit_body(exchange)
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange
@@ -189,15 +221,56 @@ class Connection(asyncio.Protocol):
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
         self._server.dispatch(exchange)
 
+    def _check_host(self, host: bytes | None) -> bool:
+        """RFC 9112, 3.2: missing in no newer request, and always of the right form. Good ones are remembered."""
+        if host is None:
+            if self._parser.get_http_version() == "1.0":
+                return True
+            self._refuse(400, "header host: missing")
+            return False
+        if not _HOST.fullmatch(host):
+            self._refuse(400, "header host: must be a host name or address, and a port if need be")
+            return False
+        if len(self._server.hosts) < MOST_HOSTS:
+            self._server.hosts.add(host)
+        return True
+
+    def _check_version(self) -> bool:
+        """Asked where a connection is not kept, as it is by requests of version 1.1 that do not say otherwise."""
+        version = self._parser.get_http_version()
+        if version == "0.9":
+            self._refuse(400, "request line: it ends without a version, such as HTTP/1.1")
+            return False
+        if version not in {"1.0", "1.1"}:
+            self._refuse(505, f"HTTP/{version[:10]}: HTTP/1.1 is spoken here")
+            return False
+        return True
+
     # ------------------------------------------------------------------------------------------ bodies
     def _admit_body(self, exchange: Exchange) -> None:
         """Asks the route how much it takes, before anything is read."""
+        coding = exchange.headers.get(b"transfer-encoding")
+        if coding is not None and not self._check_coding(coding):
+            return
         limit = self._server.body_limit(exchange)
         if exchange.answered:
             return
         exchange.limit = limit
         if int(exchange.headers.get(b"content-length", b"0")) > limit:
             self._too_large(exchange)
+
+    def _check_coding(self, value: bytes) -> bool:
+        """RFC 9112, 6.1 and 6.3: where the body ends must be beyond doubt, and what it is said to be must be undone."""
+        codings = [coding.strip() for coding in value.lower().split(b",")]
+        if self._parser.get_http_version() == "1.0":
+            self._refuse(400, "header transfer-encoding: not in HTTP/1.0")
+        elif codings[-1] != b"chunked":
+            self._refuse(400, "header transfer-encoding: must be chunked")
+        elif len(codings) > 1:
+            self._refuse(501, "header transfer-encoding: only chunked is known; send it without others")
+        else:
+            return True
+        return False
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         if self._size > exchange.limit > 0:
@@ -215,6 +288,8 @@ class Connection(asyncio.Protocol):
         self.reject(exchange, PayloadTooLarge(text))
 
     def _expect(self, exchange: Exchange, value: bytes) -> None:
+        if self._parser.get_http_version() == "1.0":  # RFC 9110, 10.1.1: such a client does not know what it says
+            return
         if value.lower() != b"100-continue":
             self._refuse(417, "header expect: only 100-continue is known")
         elif self._queue[0] is exchange and self._transport is not None:
@@ -327,9 +402,10 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.phase is Phase.LINGER:
             return
         self._mute()
-        if self.phase in {Phase.HEAD, Phase.BODY} and self._transport.can_write_eof():
+        if self.phase in {Phase.HEAD, Phase.BODY}:
             self._read(wanted=True)
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS cannot: the client closes, who knows where the answer ends
+                self._transport.write_eof()
             self._enter(Phase.LINGER)
         else:
             self._transport.close()

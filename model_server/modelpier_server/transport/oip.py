@@ -64,10 +64,17 @@ class OpenInference:
             router.add("GET", path, self.model, about=About(TAG, "Model metadata", _METADATA, statuses=LOOKUP))
             ready = About(TAG, "Whether a model serves", shape_of({"ready": _FLAG}, ["ready"]), statuses=LOOKUP)
             router.add("GET", f"{path}/ready", self.model_ready, about=ready)
+        self.add_health(router)
+        server = shape_of({"name": TEXT, "version": TEXT, "extensions": array_of(TEXT)}, ["name", "version"])
+        router.add("GET", "/v2", self.server, about=About(TAG, "Server metadata", server))
+        names = shape_of({"models": array_of(TEXT)}, ["models"])
+        router.add("GET", "/v2/models", self.models, about=About(TAG, "Names of the models that serve", names))
+
+    def add_health(self, router: Router) -> None:
         live = About(
             TAG, "Whether the process works", shape_of({"live": _FLAG}, ["live"]), statuses=(503,), unready=True
         )
-        router.add_direct("GET", LIVE_PATH, self.live, about=live)
+        router.add_direct("GET", LIVE_PATH, self.live, about=live, scope=None)
         ready = About(
             TAG,
             "Whether all required models serve",
@@ -75,11 +82,7 @@ class OpenInference:
             statuses=(503,),
             unready=True,
         )
-        router.add_direct("GET", READY_PATH, self.ready, about=ready)
-        server = shape_of({"name": TEXT, "version": TEXT, "extensions": array_of(TEXT)}, ["name", "version"])
-        router.add("GET", "/v2", self.server, about=About(TAG, "Server metadata", server))
-        names = shape_of({"models": array_of(TEXT)}, ["models"])
-        router.add("GET", "/v2/models", self.models, about=About(TAG, "Names of the models that serve", names))
+        router.add_direct("GET", READY_PATH, self.ready, about=ready, scope=None)
 
     def live(self, exchange: Exchange) -> None:
         """200 while draining, too: a kubelet must not restart a server that is about to end."""

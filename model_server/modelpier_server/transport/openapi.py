@@ -22,6 +22,10 @@ MOST_MODELS = 50
 """Beyond, a document that names every model of a pool would be megabytes: the first ones stand for the others."""
 _PLACEHOLDER = re.compile(r"{(\w+)}")
 _ERROR = {"$ref": "#/components/schemas/Error"}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 REFUSED = (400, 405, 431)
 """By the transport itself, on any route."""
 
@@ -29,8 +33,10 @@ REFUSED = (400, 405, 431)
 class OpenApi:
     """`routes` are read when the document is asked for: all families have been added by then."""
 
-    def __init__(self, models: Models, router: Router) -> None:
+    def __init__(self, models: Models, router: Router, *, guarded: bool = False) -> None:
+        """`guarded`: API keys are asked for."""
         self._models = models
+        self._guarded = guarded
         self._router = router
 
     def add_to(self, router: Router) -> None:
@@ -38,22 +44,28 @@ class OpenApi:
         router.add("GET", "/openapi.json", self.document, about=about)
 
     async def document(self, _: Request) -> Response:
-        return Response.json(describe(self._router, self._models.serving()))
+        return Response.json(describe(self._router, self._models.serving(), guarded=self._guarded))
 
 
-def describe(router: Router, served: list[Servable]) -> dict[str, Any]:
+def describe(router: Router, served: list[Servable], *, guarded: bool = False) -> dict[str, Any]:
     """The whole document."""
     paths: dict[str, dict[str, Any]] = {}
     for route in router.routes:
         if route.about is None:
             continue
         for path, operation in _operations(route, route.about, served):
+            if guarded and route.scope is not None:
+                operation["security"] = [{name: []} for name in _SCHEMES]
+                operation["responses"].update({str(status): _error(status) for status in (401, 403)})
             paths.setdefault(path, {})[route.method.lower()] = operation
+    components: dict[str, Any] = {"schemas": {"Error": shape_of({"error": TEXT}, ["error"])}}
+    if guarded:
+        components["securitySchemes"] = _SCHEMES
     return {
         "openapi": "3.1.0",
         "info": {"title": SERVER_NAME, "version": server_version(), "license": {"name": "Apache-2.0"}},
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": {"Error": shape_of({"error": TEXT}, ["error"])}},
+        "components": components,
     }
 
 
@@ -100,6 +112,10 @@ def _examples(about: About, served: list[Servable]) -> dict[str, Any]:
 def _parameter(name: str, served: list[Servable]) -> dict[str, Any]:
     known = sorted({one.name if name == "model" else one.version for one in served[:MOST_MODELS]})
     return {"name": name, "in": "path", "required": True, "schema": {**TEXT, **({"enum": known} if known else {})}}
+
+
+def _error(status: int) -> dict[str, Any]:
+    return {"description": HTTPStatus(status).phrase, "content": {JSON_TYPE: {"schema": _ERROR}}}
 
 
 def _responses(about: About, answer: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
 from modelpier_server.transport.about import BODY, About
 from modelpier_server.transport.models import Models
 from modelpier_server.transport.router import Router
+from modelpier_server.transport.security.scopes import Scope
 
 T = TypeVar("T")
 TAG = "Triton repository"
@@ -90,12 +91,12 @@ class Repository:
         entry = shape_of({"name": TEXT, "version": TEXT, "state": TEXT, "reason": TEXT}, ["name", "state"])
         wanted = shape_of({"ready": {"type": "boolean"}})
         about = About(TAG, "Models, loaded or not", array_of(entry), statuses=BODY, body=wanted, body_required=False)
-        router.add("POST", "/v2/repository/index", self.index, _limit, about)
+        router.add("POST", "/v2/repository/index", self.index, _limit, about, scope=Scope.ADMIN)
         statuses = (*BODY, 403, 404)
         for action, handler, most in (("load", self.load, {"maxProperties": 0}), ("unload", self.unload, {})):
             wanted = shape_of({"parameters": {"type": "object", **most}})
             about = About(TAG, action.title(), {}, statuses=statuses, body=wanted, body_required=False)
-            router.add("POST", f"/v2/repository/models/{{model}}/{action}", handler, _limit, about)
+            router.add("POST", f"/v2/repository/models/{{model}}/{action}", handler, _limit, about, scope=Scope.ADMIN)
 
     async def index(self, request: Request) -> Response:
         only_ready = _decode(request.body, IndexRequest).ready

@@ -17,6 +17,7 @@ from modelpier_server.errors import InvalidRequest, MethodNotAllowed, NotFound
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.transport.about import About
 from modelpier_server.transport.exchange import Exchange
+from modelpier_server.transport.security.scopes import Scope
 
 Handler = Callable[[Request], Awaitable[Response]]
 Direct = Callable[[Exchange], None]
@@ -34,6 +35,8 @@ class Route:
     """Bytes that the body may have, asked once the headers are known and only for bodies that are not small."""
     about: About | None = None
     """For the OpenAPI document; None: an internal route."""
+    scope: Scope | None = Scope.INFER
+    """That a key must have, where keys are asked for; None: nobody needs one."""
 
     @property
     def pattern(self) -> str:
@@ -86,9 +89,11 @@ class Router:
         handler: Handler,
         body_limit: BodyLimit | None = None,
         about: About | None = None,
+        *,
+        scope: Scope | None = Scope.INFER,
     ) -> None:
         """An async handler. GET routes answer HEAD too."""
-        self._routes.append(Route(method, _segments(pattern), handler, body_limit=body_limit, about=about))
+        self._routes.append(Route(method, _segments(pattern), handler, body_limit=body_limit, about=about, scope=scope))
 
     def add_direct(
         self,
@@ -97,8 +102,12 @@ class Router:
         direct: Direct,
         body_limit: BodyLimit | None = None,
         about: About | None = None,
+        *,
+        scope: Scope | None = Scope.INFER,
     ) -> None:
-        self._routes.append(Route(method, _segments(pattern), direct=direct, body_limit=body_limit, about=about))
+        self._routes.append(
+            Route(method, _segments(pattern), direct=direct, body_limit=body_limit, about=about, scope=scope)
+        )
 
     def match(self, method: bytes, url: bytes) -> Match:
         """Raises NotFound, MethodNotAllowed, InvalidRequest. URLs are remembered: requests are many, models few."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from modelpier_server.contract import METRICS_PATH
 from modelpier_server.protocol.http import Request, Response
@@ -23,6 +24,10 @@ from modelpier_server.transport.server import App
 from modelpier_server.transport.triton import Triton
 from modelpier_server.transport.v1 import V1
 
+if TYPE_CHECKING:  # imported where there are any
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
+
 
 @dataclass(frozen=True)
 class Extras:
@@ -31,6 +36,8 @@ class Extras:
     recorder: Recorder | None = None
     repository: Access = NOBODY
     vertex: VertexRoutes | None = None
+    tls: Tls | None = None
+    keys: Keys | None = None
 
 
 def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = None) -> App:
@@ -45,13 +52,26 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
         V1(models),
         Plain(models),
         Page(models, metrics),
-        OpenApi(models, router),
+        OpenApi(models, router, guarded=extras.keys is not None),
     )
     for family in families:
         family.add_to(router)
 
+    _add_metrics(router, metrics)
+    return App(router, metrics, extras.recorder, extras.tls, extras.keys)
+
+
+def probe_app(catalog: Catalog, metrics: Metrics) -> App:
+    """Health and figures alone: for kubelets and scrapers, which have no certificate to show."""
+    router, oip = Router(), OpenInference(Models(catalog))
+    oip.add_health(router)
+    _add_metrics(router, metrics)
+    return App(router)
+
+
+def _add_metrics(router: Router, metrics: Metrics) -> None:
     async def text(_: Request) -> Response:
         return Response(200, {"content-type": CONTENT_TYPE}, metrics.render())
 
-    router.add("GET", METRICS_PATH, text, about=About("About", "Metrics for Prometheus", TEXT, media=("text/plain",)))
-    return App(router, metrics, extras.recorder)
+    about = About("About", "Metrics for Prometheus", TEXT, media=("text/plain",))
+    router.add("GET", METRICS_PATH, text, about=about, scope=None)  # scrapers and autoscalers have no key

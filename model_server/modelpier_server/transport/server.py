@@ -1,6 +1,6 @@
 """A port: listens, keeps the connections, hands requests to their handlers, and ends without losing any.
 
-`serve` is called once for the inference port and once for the admin port.
+`serve` is called once for the inference port, once for the admin port, once for the port of probes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from modelpier_server.errors import InferenceFailed, ServerError, Unavailable
 from modelpier_server.protocol import compress
@@ -23,6 +24,11 @@ from modelpier_server.transport.connection import Connection, Phase
 from modelpier_server.transport.exchange import Answer, Exchange
 from modelpier_server.transport.limits import HttpLimits
 from modelpier_server.transport.router import Handler, Router
+from modelpier_server.transport.secure import BACKLOG, SecureListener
+
+if TYPE_CHECKING:  # imported where there are any: a laptop does not wait for them
+    from modelpier_server.transport.security.keys import Keys
+    from modelpier_server.transport.security.tls import Tls
 
 SWEEP_INTERVAL = 0.5
 """Seconds between looks for connections that take too long; also the resolution of all of a connection's times."""
@@ -40,6 +46,10 @@ class App:
     metrics: Metrics | None = None
     recorder: Recorder | None = None
     """Of traces and of the access log; None: of neither."""
+    tls: Tls | None = None
+    """None: in plain."""
+    keys: Keys | None = None
+    """None: nobody needs one."""
 
 
 class Server:
@@ -51,10 +61,14 @@ class Server:
         self.closing = False
         self.buffered = 0
         self.recorder = app.recorder
+        self._keys = app.keys
         self.clock: Callable[[], float] = time.monotonic
         self.now = self.clock()
         self.connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self.hosts: set[bytes | None] = set()
+        """Values of the header Host that are of the right form."""
+        self._secure = SecureListener(self, app.tls) if app.tls is not None else None
+        self._listener: asyncio.Server | SecureListener | None = None
         self.port = 0
         """The one that the kernel gave when 0 was asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,8 +76,12 @@ class Server:
         self._tick()
 
     async def listen(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        if self._secure is not None:
+            await self._secure.open(host, port)
+            self._listener = self._secure
+        else:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._sweep()
 
@@ -88,12 +106,12 @@ class Server:
         if self._listener is not None:
             self._listener.close()
         start = active = self.clock()
-        held = len(self.connections)
-        while self.connections and self.now < start + timeout:
+        held = self._open
+        while self._open and self.now < start + timeout:
             await asyncio.sleep(0.05)
             self._tick()
-            if self._in_use() or len(self.connections) != held:  # a quick request shows in its connection's end alone
-                active, held = self.now, len(self.connections)
+            if self._in_use() or self._open != held:  # a quick request shows in its connection's end alone
+                active, held = self.now, self._open
             elif self.now - active > QUIET:
                 break
         return await self._close_all()
@@ -104,6 +122,8 @@ class Server:
     async def _close_all(self) -> bool:
         """Whether nothing was owed."""
         lost = self.unanswered
+        if self._secure is not None:
+            self._secure.abort()
         for connection in list(self.connections):
             if connection.phase is Phase.IDLE:
                 connection.close_idle()
@@ -115,6 +135,19 @@ class Server:
         return not lost
 
     # ------------------------------------------------------------------------------------------ connections
+    @property
+    def _open(self) -> int:
+        return len(self.connections) + (self._secure.handshakes if self._secure is not None else 0)
+
+    def room_for_handshake(self) -> bool:
+        return self._open < 2 * self.limits.max_connections
+
+    def failed_handshake(self, error: OSError) -> None:
+        """Anybody can make one fail: no line in the log for each."""
+        log.debug("a client could not be agreed with", extra={"error": str(error)})
+        if self.app.metrics is not None:
+            self.app.metrics.failed_handshakes += 1
+
     def admit(self, connection: Connection) -> bool:
         """Whether there is room; the connection is kept track of in any case."""
         self.connections.add(connection)
@@ -169,9 +202,12 @@ class Server:
             self._handle(exchange)
 
     def _route(self, exchange: Exchange) -> bool:
-        """Finds the route, or answers why there is none."""
+        """Finds the route, or answers why there is none for this client."""
         try:
-            exchange.match = self.app.router.match(exchange.method, exchange.url)
+            match = self.app.router.match(exchange.method, exchange.url)
+            if self._keys is not None and match.route.scope is not None:
+                self._keys.check_http(exchange.headers, match.route.scope)
+            exchange.match = match
         except ServerError as error:
             if exchange.connection.phase is not Phase.BUSY:
                 exchange.connection.stop_reading_body(exchange)
@@ -296,7 +332,20 @@ class Server:
         if route:
             values["http.route"] = route
         fault = exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        self.recorder.end(record, f"{method} {route}".strip(), values, lambda: _line(exchange), failed=fault)
+        self.recorder.end(record, f"{method} {route}".strip(), values, lambda: self._line(exchange), failed=fault)
+
+    def _line(self, exchange: Exchange) -> dict[str, object]:
+        """What the access log says of it beside what it says of every request."""
+        fields: dict[str, object] = {
+            "method": exchange.method.decode("latin-1"),
+            "path": path_of(exchange.url),
+            "status": exchange.status,
+            "request_bytes": len(exchange.body),
+            "response_bytes": sum(len(part) for part in exchange.ready or ()),
+        }
+        if self._keys is not None:
+            fields["key"] = self._keys.caller(exchange.headers)
+        return fields
 
 
 def _send(exchange: Exchange, answer: Answer, packed: bytes | None, coding: str) -> None:
@@ -306,16 +355,6 @@ def _send(exchange: Exchange, answer: Answer, packed: bytes | None, coding: str)
     else:
         headers = {**answer.headers, "content-encoding": coding, "vary": "accept-encoding"}
         exchange.connection.answer(exchange, answer.status, headers, (packed,))
-
-
-def _line(exchange: Exchange) -> dict[str, object]:
-    return {
-        "method": exchange.method.decode("latin-1"),
-        "path": path_of(exchange.url),
-        "status": exchange.status,
-        "request_bytes": len(exchange.body),
-        "response_bytes": sum(len(part) for part in exchange.ready or ()),
-    }
 
 
 async def serve(host: str, port: int, app: App, limits: HttpLimits | None = None) -> Server:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelpier_server import contract
-from modelpier_server.settings import SettingsError, parser, read
+from modelpier_server.settings import SettingsError, TlsFiles, parser, read
 
 POD = {
     contract.ENV_PLAN_FILE: "/etc/modelpier/plan/plan.json",
@@ -85,6 +85,20 @@ def test_repository_control_is_for_laptops() -> None:
         read(["--allow-repository-control"], POD)
 
 
+def test_certificates() -> None:
+    assert read(["--model", "a=x"], {}).tls is None
+    assert read(["--model", "a=x"], {}).probe_port is None
+    flags = ["--tls-cert", "c", "--tls-key", "k"]
+    laptop = read(["--model", "a=x", *flags], {})
+    assert laptop.tls == TlsFiles(Path("c"), Path("k"))
+    assert laptop.probe_port is None
+    told = {contract.ENV_TLS_CERT: "/c", contract.ENV_TLS_KEY: "/k", contract.ENV_TLS_CLIENT_CA: "/ca"}
+    pod = read([], {**POD, **told})
+    assert (pod.tls, pod.probe_port) == (TlsFiles(Path("/c"), Path("/k"), Path("/ca")), contract.PROBE_PORT)
+    assert read(["--tls-key", "k", "--probe-port", "0"], {**POD, **told}).probe_port == 0
+    assert read(["--tls-key", "k"], {**POD, **told}).tls == TlsFiles(Path("/c"), Path("k"), Path("/ca"))
+
+
 def test_what_a_pod_is_told_of_itself() -> None:
     plain = read([], POD)
     assert plain.source is not None
@@ -108,6 +122,9 @@ def test_what_a_pod_is_told_of_itself() -> None:
         ([], {**POD, contract.ENV_OWNER_UID: ""}, contract.ENV_OWNER_UID),
         ([], {**POD, contract.ENV_MODEL_STORAGE: "1Gi"}, contract.ENV_MODEL_STORAGE),
         ([], {**POD, contract.ENV_DRAIN_LIMIT: "1m"}, contract.ENV_DRAIN_LIMIT),
+        (["--model", "a=x", "--tls-cert", "c"], {}, "--tls-key"),
+        (["--model", "a=x", "--tls-client-ca", "c"], {}, "--tls-cert"),
+        ([], {**POD, contract.ENV_TLS_KEY: "k"}, contract.ENV_TLS_CERT),
         ([], {**POD, contract.ENV_DRAIN_LIMIT: "-1"}, contract.ENV_DRAIN_LIMIT),
     ],
 )

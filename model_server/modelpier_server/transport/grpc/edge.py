@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -28,6 +28,10 @@ from modelpier_server.records import Record, Recorder, current
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport.grpc.limits import GrpcLimits
 from modelpier_server.transport.grpc.status import abort, code_of
+from modelpier_server.transport.security.scopes import Scope
+
+if TYPE_CHECKING:  # imported where there are any
+    from modelpier_server.transport.security.keys import Keys
 
 T = TypeVar("T")
 Context: TypeAlias = "ServicerContext[bytes, bytes]"
@@ -43,7 +47,10 @@ log = logging.getLogger(__name__)
 class Edge:
     """One per port. Everything belongs to the event loop's thread."""
 
-    def __init__(self, limits: GrpcLimits, metrics: Metrics, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, limits: GrpcLimits, metrics: Metrics, recorder: Recorder | None = None, keys: Keys | None = None
+    ) -> None:
+        """`keys` None: nobody needs one."""
         self.limits = limits
         self.calls = 0
         """Calls and streams that have no status yet."""
@@ -58,9 +65,10 @@ class Edge:
         self._sweeper: asyncio.TimerHandle | None = None
         self._metrics = metrics
         self._recorder = recorder
+        self._keys = keys
 
-    def unary(self, name: str, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
-        """`name`: the full one, as in `package.Service/Method`."""
+    def unary(self, name: str, handler: Unary, scope: Scope | None = Scope.INFER) -> grpc.RpcMethodHandler[Any, Any]:
+        """`name`: the full one, as in `package.Service/Method`. `scope` None: nobody needs a key."""
 
         async def run(context: Context) -> bytes:
             raw = await self.read(context)
@@ -76,15 +84,15 @@ class Edge:
             return answer
 
         async def call(_: Any, context: Context) -> bytes:
-            return await self._guard(name, run, context)
+            return await self._guard(name, run, context, scope)
 
         return grpc.stream_unary_rpc_method_handler(call)
 
-    def stream(self, name: str, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    def stream(self, name: str, handler: Stream, scope: Scope | None = Scope.INFER) -> grpc.RpcMethodHandler[Any, Any]:
         """`handler` reads and writes by itself."""
 
         async def call(_: Any, context: Context) -> None:
-            await self._guard(name, handler, context)
+            await self._guard(name, handler, context, scope)
 
         return grpc.stream_stream_rpc_method_handler(call)
 
@@ -121,7 +129,9 @@ class Edge:
             task.cancel()
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep) if self._reading else None
 
-    async def _guard(self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context) -> T:
+    async def _guard(
+        self, name: str, handler: Callable[[Context], Awaitable[T]], context: Context, scope: Scope | None
+    ) -> T:
         """The edge: whatever goes wrong, the caller gets a status."""
         self.called = self._loop.time()
         error: ServerError
@@ -129,6 +139,8 @@ class Edge:
         record = self._begin(name, context) if self._recorder is not None else None
         try:
             self._admit()
+            if self._keys is not None and scope is not None:
+                self._keys.check_metadata(context.invocation_metadata(), scope)
             answer = await handler(context)
         except ServerError as failure:
             error = failure

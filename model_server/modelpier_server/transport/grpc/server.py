@@ -19,11 +19,12 @@ from modelpier_server.transport.grpc.edge import Edge
 from modelpier_server.transport.grpc.health import Health
 from modelpier_server.transport.grpc.infer import Infer
 from modelpier_server.transport.grpc.limits import GrpcLimits
-from modelpier_server.transport.grpc.service import SERVICE, Service
+from modelpier_server.transport.grpc.service import SCOPES, SERVICE, Service
 from modelpier_server.transport.grpc.stream import QUIET, StreamInfer
 from modelpier_server.transport.models import Models
 from modelpier_server.transport.repository import Access
 from modelpier_server.transport.routes import Extras
+from modelpier_server.transport.security.scopes import Scope
 
 HEALTH = "grpc.health.v1.Health"
 LAST = 0.2
@@ -77,13 +78,14 @@ class Methods(grpc.GenericRpcHandler):
         health = Health(catalog, edge, frozenset({"", SERVICE}))
         prefix = f"/{SERVICE}/"
         methods = {
-            f"{prefix}{name}": edge.unary(f"{SERVICE}/{name}", method) for name, method in service.methods.items()
+            f"{prefix}{name}": edge.unary(f"{SERVICE}/{name}", method, SCOPES.get(name, Scope.INFER))
+            for name, method in service.methods.items()
         }
         methods[f"{prefix}ModelInfer"] = edge.unary(f"{SERVICE}/ModelInfer", infer)
         stream = StreamInfer(infer, edge)
         methods[f"{prefix}ModelStreamInfer"] = edge.stream(f"{SERVICE}/ModelStreamInfer", stream)
-        methods[f"/{HEALTH}/Check"] = edge.unary(f"{HEALTH}/Check", health.check)
-        methods[f"/{HEALTH}/Watch"] = edge.stream(f"{HEALTH}/Watch", health.watch)
+        methods[f"/{HEALTH}/Check"] = edge.unary(f"{HEALTH}/Check", health.check, None)
+        methods[f"/{HEALTH}/Watch"] = edge.stream(f"{HEALTH}/Watch", health.watch, None)
         methods.update(reflection.handlers(frozenset({SERVICE, HEALTH}), edge.closing))
         self._methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]] = methods
 
@@ -103,13 +105,16 @@ async def serve(
 ) -> GrpcServer:
     """Listens on `host`:`port` (0: any free one). `extras` as of HTTP. Raises OSError where that cannot be had."""
     limits, extras = limits or GrpcLimits(), extras or Extras()
-    edge = Edge(limits, metrics, extras.recorder)
+    edge = Edge(limits, metrics, extras.recorder, extras.keys)
     # The edge refuses first, and says when to come again; this bounds what does not come so far.
     server = grpc.aio.server(options=limits.options(), maximum_concurrent_rpcs=2 * limits.max_calls)
     server.add_generic_rpc_handlers((Methods(catalog, metrics, edge, extras.repository),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        if extras.tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, extras.tls.grpc_credentials())
     except RuntimeError as error:
         raise OSError(f"{address}: cannot listen") from error
     await server.start()

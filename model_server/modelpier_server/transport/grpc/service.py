@@ -14,9 +14,18 @@ from modelpier_server.transport.grpc.edge import Context, Unary
 from modelpier_server.transport.models import Models
 from modelpier_server.transport.oip import PLATFORM, SERVER_NAME, server_version
 from modelpier_server.transport.repository import Access, check_overrides
+from modelpier_server.transport.security.scopes import Scope
 from modelpier_server.transport.triton import facts_of
 
 SERVICE = "inference.GRPCInferenceService"
+SCOPES: dict[str, Scope | None] = {
+    "ServerLive": None,
+    "ServerReady": None,
+    "RepositoryIndex": Scope.ADMIN,
+    "RepositoryModelLoad": Scope.ADMIN,
+    "RepositoryModelUnload": Scope.ADMIN,
+}
+"""What a key must be good for; None: nobody needs one. All others: `infer`."""
 EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 
 

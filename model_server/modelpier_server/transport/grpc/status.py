@@ -12,6 +12,7 @@ from modelpier_server.protocol.grpc.generated.status_pb2 import Duration, RetryI
 
 CODES = {
     400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
     405: StatusCode.UNIMPLEMENTED,

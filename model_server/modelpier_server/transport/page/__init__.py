@@ -58,7 +58,8 @@ class Page:
 
     def add_to(self, router: Router) -> None:
         alive = shape_of({"status": TEXT}, ["status"])
-        router.add("GET", "/", self.page, about=About(TAG, "Liveness as KServe v1 has it; a page for browsers", alive))
+        about = About(TAG, "Liveness as KServe v1 has it; a page for browsers", alive)
+        router.add("GET", "/", self.page, about=about, scope=None)  # the page's figures are not in it
         status = shape_of({"ready": {"type": "boolean"}, "models": array_of({"type": "object"})}, ["ready", "models"])
         router.add("GET", "/status.json", self.status, about=About(TAG, "What the page shows", status))
 

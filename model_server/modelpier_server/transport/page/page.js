@@ -4,7 +4,7 @@
 const INTERVAL = 2000, WINDOW = 30, LONGEST = 20000;
 const byId = (id) => document.getElementById(id);
 const seen = new Map(); // figures of each version, the newest last
-let examples = null, known = "";
+let examples = null, known = "", apiKey = "", next = 0, turn = 0;
 
 function make(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -121,7 +121,7 @@ async function offer(models) {
   }));
   if (models.some((model) => keyOf(model) === chosen)) select.value = chosen;
   try {
-    examples = await (await fetch("openapi.json")).json();
+    examples = await (await call("openapi.json")).json();
   } catch (error) {
     examples = null;
   }
@@ -157,7 +157,8 @@ function prefill() {
 
 function command() {
   const quoted = byId("request").value.replace(/'/g, "'\\''");
-  byId("curl").textContent = `curl -s '${new URL("." + byId("path").textContent, location.href)}' -d '${quoted}'`;
+  const bearer = apiKey ? ' -H "Authorization: Bearer $KEY"' : "";
+  byId("curl").textContent = `curl -s${bearer} '${new URL("." + byId("path").textContent, location.href)}' -d '${quoted}'`;
 }
 
 async function send(event) {
@@ -165,7 +166,7 @@ async function send(event) {
   const outcome = byId("outcome"), answer = byId("answer"), begin = performance.now();
   outcome.textContent = "Sent…";
   try {
-    const response = await fetch("." + byId("path").textContent, {
+    const response = await call("." + byId("path").textContent, {
       method: "POST", headers: { "content-type": "application/json" }, body: byId("request").value,
     });
     const text = await response.text();
@@ -179,16 +180,37 @@ async function send(event) {
   }
 }
 
+// Kept nowhere but here: it is asked for again after a reload.
+function call(path, options = {}) {
+  const headers = { ...options.headers, ...(apiKey ? { authorization: `Bearer ${apiKey}` } : {}) };
+  return fetch(path, { ...options, headers });
+}
+
+function login(event) {
+  event.preventDefault();
+  apiKey = byId("key").value.trim();
+  clearTimeout(next);
+  poll();
+}
+
 async function poll() {
+  const mine = ++turn; // a login begins anew while an answer may be on its way
   try {
-    show(await (await fetch("status.json")).json());
+    const response = await call("status.json");
+    const refused = response.status === 401 || response.status === 403;
+    byId("login").hidden = !refused;
+    if (refused) {
+      byId("server").textContent = "This server asks for an API key.";
+      byId("refused").textContent = apiKey ? (await response.json()).error : "";
+    } else show(await response.json());
   } catch (error) {
     byId("server").textContent = "The server does not answer; trying again.";
   }
-  setTimeout(poll, document.hidden ? 5 * INTERVAL : INTERVAL);
+  if (mine === turn) next = setTimeout(poll, document.hidden ? 5 * INTERVAL : INTERVAL);
 }
 
 byId("model").addEventListener("change", prefill);
 byId("request").addEventListener("input", command);
 byId("try").addEventListener("submit", send);
+byId("login").addEventListener("submit", login);
 poll();

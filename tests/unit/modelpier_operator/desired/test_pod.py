@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from modelpier_operator import names
 from modelpier_operator.decide import intent
@@ -12,6 +13,7 @@ from modelpier_operator.desired import pod
 from modelpier_operator.desired.merge import canonical, merged
 from modelpier_server import contract
 from support.builders import KEYS, md, settings
+from support.pages import blocks
 
 
 def template(administrator: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
@@ -142,3 +144,22 @@ def test_overrides_become_canonical() -> None:
             "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "2Mi"}}, {"name": "w", "emptyDir": {}}],
         }
     }
+
+
+def test_the_how_to_that_secures_the_server_makes_such_a_pod() -> None:
+    (block,) = [b for b in blocks() if b.page.name == "secure-the-server.md" and b.language == "yaml"]
+    patch = yaml.safe_load(block.text)["spec"]["resources"]["podTemplate"]
+    rendered = template({"allow_pod_overrides": True}, resources={"podTemplate": patch})
+    found = server(rendered)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert found[probe]["httpGet"]["port"] == contract.PROBE_PORT
+        assert found[probe]["httpGet"]["scheme"] == "HTTP"
+    assert found["readinessProbe"]["httpGet"]["path"] == contract.READY_PATH
+    environment = {entry["name"]: entry["value"] for entry in found["env"]}
+    assert {contract.ENV_TLS_CERT, contract.ENV_TLS_KEY, contract.ENV_API_KEYS, contract.ENV_PLAN_FILE} <= set(
+        environment
+    )
+    mounted = {mount["name"]: mount["mountPath"] for mount in found["volumeMounts"]}
+    assert environment[contract.ENV_TLS_CERT] == f"{mounted['tls']}/tls.crt"
+    assert environment[contract.ENV_API_KEYS] == mounted["keys"]
+    assert {"tls", "keys"} <= {volume["name"] for volume in rendered["spec"]["volumes"]}

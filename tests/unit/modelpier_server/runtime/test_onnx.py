@@ -119,7 +119,35 @@ def test_external_data_elsewhere_is_refused(tmp_path: Path, location: str) -> No
     (folder / "link.bin").symlink_to(tmp_path / "w.bin")
     error = refused(onnx_models.external(folder / "m.onnx", location.format(tmp_path), WEIGHT))
     assert error.reason is FailureReason.MODEL_INVALID
-    assert "xternal data" in str(error)
+    assert str(error).startswith("m.onnx: external data of tensor 'w' must be a file within the model's folder")
+
+
+PLACES = ("initializer", "attribute", "branch", "branch's attribute", "function", "sparse")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("location", ["w.bin", "sub/w.bin"])
+def test_external_data_may_be_of_any_tensor(tmp_path: Path, place: str, location: str) -> None:
+    write(WEIGHT, tmp_path / location)
+    session = runtime.load(onnx_models.external_in(place, tmp_path / "m.onnx", location, len(WEIGHT)), Options())
+    assert session.run(ZEROS, ["y"])[0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("location", ["../w.bin", "{}/w.bin", "sub/../../w.bin", "link.bin", "folder/w.bin"])
+def test_external_data_elsewhere_is_refused_for_any_tensor(tmp_path: Path, place: str, location: str) -> None:
+    """Weights, keys, other tenants' models: whatever a model could read it could give away."""
+    (tmp_path / "w.bin").write_bytes(WEIGHT)
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    (folder / "folder").symlink_to(tmp_path)
+    error = refused(onnx_models.external_in(place, folder / "m.onnx", location.format(tmp_path), len(WEIGHT)))
+    assert error.reason is FailureReason.MODEL_INVALID
+    assert "external data" in str(error)
+    assert "must be a file within the model's folder" in str(error)
+    if place != "sparse":  # ONNX Runtime does not tell
+        assert "w' must" in str(error)
 
 
 @pytest.mark.parametrize(

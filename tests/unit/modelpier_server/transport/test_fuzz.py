@@ -25,7 +25,7 @@ SEEDS = [
     b"POST /model HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     request_bytes("GET", "/v2/models/m/versions/1?a=b"),
 ]
-ALLOWED = {100, 200, 400, 404, 405, 408, 413, 415, 417, 431, 501, 503}
+ALLOWED = {100, 200, 400, 404, 405, 408, 413, 415, 417, 431, 501, 503, 505}
 
 
 def damaged(rng: random.Random) -> bytes:

@@ -22,9 +22,11 @@ from modelpier_server.errors import (
     MethodNotAllowed,
     NotFound,
     OutOfMemory,
+    OutOfScope,
     PayloadTooLarge,
     QueueFull,
     ServerError,
+    Unauthorized,
     Unavailable,
     UnsupportedMedia,
 )
@@ -45,7 +47,9 @@ def errors(kind: type[ServerError] = ServerError) -> set[type[ServerError]]:
 CODES = {
     ServerError: StatusCode.INTERNAL,
     InvalidRequest: StatusCode.INVALID_ARGUMENT,
+    Unauthorized: StatusCode.UNAUTHENTICATED,
     Forbidden: StatusCode.PERMISSION_DENIED,
+    OutOfScope: StatusCode.PERMISSION_DENIED,
     NotFound: StatusCode.NOT_FOUND,
     MethodNotAllowed: StatusCode.UNIMPLEMENTED,
     PayloadTooLarge: StatusCode.RESOURCE_EXHAUSTED,
