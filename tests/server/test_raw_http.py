@@ -277,9 +277,9 @@ SIZES = {
     "110 headers": (get(b"".join(b"X%d: y\r\n" % i for i in range(110))), closed(431)),
     "40,000 times one header": (get(b"X:\r\n" * 40_000), closed(431)),
     "a method of 50 kB": (b"A" * 50_000 + b" / HTTP/1.1\r\nHost: t\r\n\r\n" + HIDDEN, closed(501)),
-    "an endless extension": (in_chunks(b"1;a=" + b"x" * 2_000_000), closed(400)),
-    "endless trailers": (in_chunks(b"1\r\n{\r\n0\r\n" + b"A: x\r\n" * 400_000), closed(400)),
-    "an endless trailer": (in_chunks(b"1\r\n{\r\n0\r\nA: " + b"x" * 2_000_000), closed(400)),
+    "an endless extension": (in_chunks(chunked(BODY, extension=b";a=" + b"x" * 2_000_000)), closed(400)),
+    "endless trailers": (in_chunks(chunked(BODY, trailers=b"A: x\r\n" * 400_000)), closed(400)),
+    "an endless trailer": (in_chunks(chunked(BODY, trailers=b"A: " + b"x" * 2_000_000 + b"\r\n")), closed(400)),
 }
 Rows = Mapping[str, tuple[bytes, Outcome]] | Mapping[bytes, tuple[bytes, Outcome]]
 FAMILIES: Mapping[str, Rows] = {
