@@ -123,3 +123,7 @@ def test_parts_of_any_size(sizes: list[int]) -> None:
     packed = compress.compress(parts, "gzip")
     assert packed is not None
     assert gzip.decompress(packed) == b"".join(parts)
+
+
+def test_what_begins_like_noise_is_not_looked_at_to_its_end() -> None:
+    assert compress.compress([os.urandom(compress.SAMPLE), bytes(1_000_000)], "gzip") is None
