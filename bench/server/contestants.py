@@ -80,8 +80,18 @@ def fixed_path(path: str, *_: object) -> str:
 # ------------------------------------------------------------------------------------------ ours, and the limits
 def ours(name: str = OURS, options: Options | None = None, *, grpc: bool = True) -> Contestant:
     """`options` None: by flags, with all defaults; else by a plan, as in a pod."""
-    wires: dict[str, tuple[Wire, ...]] = {model: (OipJson(), OipBinary(), Grpc()) for model in MODELS}
-    return Contestant(name, partial(_start_ours, options, grpc), {**wires, "wide": (OipJson(),)}, oip_path, peer=False)
+    wires: dict[str, tuple[Wire, ...]] = {
+        "tabular": (OipJson(), OipBinary(), Grpc()),
+        "image": (OipBinary(), OipJson(), Grpc()),
+        "text": (OipJson(), OipBinary(), Grpc()),
+    }
+    return Contestant(
+        name,
+        partial(_start_ours, options, grpc),
+        {**wires, "wide": (OipJson(),), "large": (OipJson(),)},
+        oip_path,
+        peer=False,
+    )
 
 
 def _start_ours(options: Options | None, grpc: bool, place: Place) -> Start:

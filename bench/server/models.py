@@ -16,12 +16,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FEATURES, CLASSES = 32, 4
-PIXELS = (3, 224, 224)
-NUMBERS = 3 * 224 * 224
-TOKENS, WORDS, WIDE, HEADS, LAYERS, FEED = 128, 30522, 384, 12, 6, 1536
-LARGE, LARGE_LAYERS = 2290, 5
-"""Five square layers of FP32: 105 MB."""
+from bench.server.feeds import FEATURES, LARGE, NUMBERS, PIXELS, TOKENS
+
+CLASSES = 4
+WORDS, WIDE, HEADS, LAYERS, FEED = 30522, 384, 12, 6, 1536
+LARGE_LAYERS = 5
+"""Square ones of FP32: 105 MB together."""
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """MobileNetV2's table 2: expansion, channels, repetitions, stride of the first."""
 
@@ -179,17 +179,6 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "wide": wide,
     "large": large,
 }
-
-
-def feeds(model: str, variant: int = 0, rows: int = 1) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of a model; for each variant the same every time."""
-    random = np.random.default_rng(7 + variant)
-    if model == "text":
-        ids = random.integers(1000, 30000, (rows, TOKENS), dtype=np.int64)
-        return {"input_ids": ids, "attention_mask": np.ones((rows, TOKENS), np.int64)}
-    shape = {"tabular": (FEATURES,), "image": PIXELS, "wide": (NUMBERS,), "large": (LARGE,)}[model]
-    # Six digits, as clients round that write JSON.
-    return {"x": np.round(random.normal(0, 1, (rows, *shape)), 6).astype(np.float32)}
 
 
 def write(model: str, folder: Path) -> Path:

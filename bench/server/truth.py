@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from bench.server import models
 from bench.server.client.load import Sample
+from bench.server.feeds import feeds as inputs
 from bench.server.wires import Answer, Wire
 
 VARIANTS = 4
@@ -27,7 +27,7 @@ class Truth:
 
     @cache  # noqa: B019 - one of these lives as long as the program
     def feeds(self, model: str) -> list[Mapping[str, npt.NDArray[Any]]]:
-        return [models.feeds(model, variant) for variant in range(VARIANTS)]
+        return [inputs(model, variant) for variant in range(VARIANTS)]
 
     @cache  # noqa: B019
     def _answers(self, model: str) -> list[Answer]:

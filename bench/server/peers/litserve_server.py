@@ -1,6 +1,4 @@
-"""LitServe, with its batching."""
-
-from __future__ import annotations
+"""LitServe, with its batching. It reads annotations: no `from __future__ import annotations` here."""
 
 import os
 from collections.abc import Mapping
@@ -8,6 +6,7 @@ from typing import Any
 
 import litserve
 import numpy as np
+from fastapi import Request
 
 from bench.server.peers.session import PORT, answer, array_of, load
 
@@ -19,7 +18,8 @@ class OnnxApi(litserve.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002
         self._session = load()
 
-    def decode_request(self, request: Any) -> dict[str, Any]:
+    def decode_request(self, request: Request) -> Any:
+        """What comes is a form or the JSON, in spite of the annotation."""
         if "file" in request:
             return {"x": np.frombuffer(request["file"].file.read(), np.float32).reshape(3, 224, 224)}
         return {tensor["name"]: array_of(tensor, without_batch=True) for tensor in request["inputs"]}
