@@ -107,10 +107,8 @@ class Running:
     def statistics(self, model: str) -> Mapping[str, Any] | None:
         """Triton's, where the server has them."""
         status, body = self.call("GET", f"/v2/models/{model}/stats")
-        if status != 200:
-            return None
-        found: Mapping[str, Any] = orjson.loads(body)["model_stats"][0]
-        return found
+        found = orjson.loads(body) if status == 200 else {}
+        return found["model_stats"][0] if "model_stats" in found else None
 
     def tail(self) -> str:
         """The end of its log."""

@@ -168,19 +168,19 @@ class Loop:
     def close(self) -> None:
         for line in list(self._lines.values()):
             self._close(line)
+        self._poll.close()
 
 
 def run(load: Load, make: Make, lines: int, say: Callable[[str], None]) -> Outcome:
     """Warms up, says "begin", measures, says "end". Answers that are under way at the end do not count."""
     tally = Tally(int(load.seconds * 1e9 / SAMPLES))
-    loop = Loop(load, tally, make, lines)
-    loop.run(load.warm_up)
-    say("begin")
-    tally.restart()
-    cpu = time.process_time()
-    seconds = loop.run(load.seconds)
-    cpu = time.process_time() - cpu
-    say("end")
-    loop.close()
+    with contextlib.closing(Loop(load, tally, make, lines)) as loop:
+        loop.run(load.warm_up)
+        say("begin")
+        tally.restart()
+        cpu = time.process_time()
+        seconds = loop.run(load.seconds)
+        cpu = time.process_time() - cpu
+        say("end")
     found = {status: Histogram.of(values) for status, values in tally.latencies.items()}
     return Outcome(seconds, found, tally.resets, tally.hasty, cpu, tally.samples)
