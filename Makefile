@@ -169,7 +169,7 @@ bench-operator: venv ## ours and a Go controller of the same job, side by side o
 	$(BIN)/python -m bench.operator $(ARGS)
 bench-isolation: venv ## what a process of its own costs a model's run
 	$(BIN)/python -m bench.isolation $(ARGS)
-bench-server: venv ## our model server, its peers and the limits side by side; peers are installed on first use (some 5 GB)
+bench-server: venv ## our model server, its peers and the limits side by side; peers are installed on first use (2 GB)
 	$(BIN)/python -m bench.server $(ARGS)
 # PyTriton does not start with 3.11.
 lock-peers: $(BIN)/uv ## pin the peers of bench-server with hashes

@@ -97,19 +97,22 @@ def _run(*loads: Load) -> list[Outcome]:
 
 
 def starts(arena: Arena, model: str) -> Figures:
-    """From the process's start until it is ready, ours and a session's in turn. Starts share the model cache."""
+    """From the process's start until it is ready, with an empty model cache, and a session's in turn."""
     path = arena.files(model)[model]
     server: list[float] = []
     session: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="modelpier-bench-") as folder:
-        for _ in range(STARTS):
+    for _ in range(STARTS):
+        with tempfile.TemporaryDirectory(prefix="modelpier-bench-") as folder:
             server.append(_until_ready(arena, model, Path(folder)))
-            session.append(_alone(arena, path, model)[0])
-    return {
-        f"start {model}, first": server[0],
-        f"start {model}": median(server),
-        f"start {model}, session": median(session),
-    }
+        session.append(_alone(arena, path, model)[0])
+    return {f"start {model}": median(server), f"start {model}, session": median(session)}
+
+
+def starts_again(arena: Arena, model: str) -> Figures:
+    """With the model cache of earlier starts: the second writes the optimised graph, later ones may use it."""
+    with tempfile.TemporaryDirectory(prefix="modelpier-bench-") as folder:
+        seconds = [_until_ready(arena, model, Path(folder)) for _ in range(STARTS)]
+    return {f"start {model}, again": median(seconds[2:])}
 
 
 def _until_ready(arena: Arena, model: str, folder: Path) -> float:
@@ -160,7 +163,7 @@ def all_of_them(arena: Arena) -> Figures:
         "overload, image": lambda: overload(arena, "image"),
         "large bodies beside small ones": lambda: large_bodies(arena),
         "starts, small model": lambda: starts(arena, "tabular"),
-        "starts, 105 MB model": lambda: starts(arena, "large"),
+        "starts, 105 MB model": lambda: {**starts(arena, "large"), **starts_again(arena, "large")},
         "memory": lambda: {**memory(arena, "tabular"), **memory(arena, "large")},
     }
     figures: Figures = {}

@@ -31,7 +31,7 @@ ALL_WELL: dict[str, float] = {
     "start tabular, session": 0.3,
     "start large": 1.5,
     "start large, session": 1.0,
-    "start large, first": 2.0,
+    "start large, again": 1.2,
     "memory tabular": 100.0,
     "memory tabular, session": 40.0,
     "memory large": 300.0,
