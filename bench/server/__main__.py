@@ -71,8 +71,9 @@ def contestants(only: Sequence[str]) -> list[Contestant]:
     return [ours(), *(one for one in others if not only or one.name in only)]
 
 
-def measure(options: Options, where: Cores) -> Results:
-    progress, results = Progress(), Results()
+def measure(options: Options, where: Cores, results: Results) -> None:
+    """Fills the results as they come: what there is when the program is told to end is worth keeping."""
+    progress = Progress()
     progress.say("making the models")
     arena = Arena(where, options.seconds, options.rounds, progress, truth((*MODELS, "wide", "large")))
     results.notes |= {
@@ -88,7 +89,6 @@ def measure(options: Options, where: Cores) -> Results:
         results.singles = singles.all_of_them(arena)
     for model in options.models:
         rounds.contest(arena, model, contestants(options.only), results, full=options.full)
-    return results
 
 
 def show(results: Results) -> list[targets.Line]:
@@ -117,8 +117,12 @@ def main() -> int:
     if options.again is not None:
         results = decode(json.loads(options.again.read_text()))
     else:
-        results = measure(options, cores())
-        print(f"Written to {save(results).relative_to(ROOT)}\n")
+        results = Results()
+        try:
+            measure(options, cores(), results)
+        finally:
+            if results.notes:
+                print(f"Written to {save(results).relative_to(ROOT)}\n")
     found = show(results)
     if options.plot is not None:
         options.plot.write_text(plot.svg(results))
