@@ -14,12 +14,13 @@ from bench.server.results import RAW, Cell, Results
 from bench.server.rounds import TARGETED
 
 WIDTH, LEFT, RIGHT = 760, 130, 210
-ROW, HEAD, GAP = 24, 34, 26
+ROW, HEAD, GAP = 24, 44, 26
 LIMITS = (RAW, NOOP, BARE)
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600 }
 .note { fill: #57606a }
+.scale { font-size: 10px; text-anchor: middle }
 .axis { stroke: #d0d7de; stroke-width: 1 }
 .ours { fill: #0969da }
 .peer { fill: #8c959f }
@@ -79,7 +80,8 @@ def _panel(results: Results, cells: list[Cell], top: float) -> str:
     bottom = top + HEAD + ROW * len(rates)
     axes = [
         f'<line class="axis" x1="{scale.at(10**power):.0f}" x2="{scale.at(10**power):.0f}" '
-        f'y1="{top + HEAD - 8:.0f}" y2="{bottom:.0f}"/>'
+        f'y1="{top + HEAD - 6:.0f}" y2="{bottom:.0f}"/>'
+        f'<text class="note scale" x="{scale.at(10**power):.0f}" y="{top + HEAD - 9:.0f}">{10**power:,}</text>'
         for power in range(scale.low, scale.high + 1)
     ]
     order = sorted(rates, key=lambda cell: -rates[cell])
