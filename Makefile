@@ -185,8 +185,16 @@ demo-text: venv venv-convert ## a sentence encoder, converted from torch with it
 	PYTHONPATH=examples $(BIN)/python -m sentences.demo --converter $(CONVERT_VENV)/bin/python
 
 # ------------------------------------------------------------------------------------------------- measurements
-.PHONY: bench-operator bench-isolation
+.PHONY: bench-operator bench-isolation bench-server lock-peers
 bench-operator: venv ## ours and a Go controller of the same job, side by side on a real API server
 	$(BIN)/python -m bench.operator $(ARGS)
 bench-isolation: venv ## what a process of its own costs a model's run
 	$(BIN)/python -m bench.isolation $(ARGS)
+bench-server: venv ## our model server, its peers and the limits side by side; peers are installed on first use (2 GB)
+	$(BIN)/python -m bench.server $(ARGS)
+# PyTriton does not start with 3.11.
+lock-peers: $(BIN)/uv ## pin the peers of bench-server with hashes
+	cd bench/server/peers && for peer in *.in; do
+	  $(CURDIR)/$(BIN)/uv pip compile --quiet --generate-hashes --python-version $$([ $$peer = pytriton.in ] && echo 3.12 || echo 3.11) \
+	    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock-peers" $$peer -o $${peer%.in}.txt
+	done

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.operator import kinds, processes
+from bench import processes
+from bench.operator import kinds
 from bench.operator.api import Access, Api, ApiError
 from bench.operator.contestants import Contestant, RunningContestant
-from bench.operator.processes import Clock
 from bench.operator.requests import Traffic
+from bench.processes import Clock
 
 from modelpier_cluster import ControlPlane, audit
 

@@ -14,13 +14,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.operator import kinds, processes
+from bench import processes
+from bench.operator import kinds
 from bench.operator.api import MERGE_PATCH, Api
 from bench.operator.arena import Arena
 from bench.operator.contestants import Contestant, RunningContestant
 from bench.operator.observer import Settling, late_children, objects
-from bench.operator.processes import Clock, foreign_cores, spent
 from bench.operator.requests import Traffic
+from bench.processes import Clock, foreign_cores, spent
 
 BURST_SECONDS = 30.0
 BURST_SECONDS_EACH = 0.15

@@ -1,6 +1,6 @@
 import pytest
-from bench.operator import processes
-from bench.operator.processes import Clock
+from bench import processes
+from bench.processes import Clock
 
 
 def test_a_program_name_may_hold_blanks_and_parentheses() -> None:

@@ -1,6 +1,6 @@
 """What processes cost, from /proc: CPU seconds, resident memory, and what the rest of the machine burnt meanwhile.
 
-See proc_pid_stat(5) and proc_stat(5). Used by rounds.py.
+See proc_pid_stat(5) and proc_stat(5). Used by every benchmark that starts programs.
 """
 
 from __future__ import annotations
@@ -47,16 +47,19 @@ def descendants(root: int, parents: Mapping[int, int], others: Collection[int] =
     return found
 
 
+def tree(root: int) -> set[int]:
+    """The process and its living descendants."""
+    return descendants(root, {pid: parent for pid, (parent, _) in _all_stats().items()})
+
+
 def cpu_seconds(root: int) -> float:
     """CPU seconds of the process and its living descendants."""
     stats = _all_stats()
-    tree = descendants(root, {pid: parent for pid, (parent, _) in stats.items()})
-    return sum(stats[pid][1] for pid in tree if pid in stats)
+    return _sum(descendants(root, {pid: parent for pid, (parent, _) in stats.items()}), stats)
 
 
 def resident_mebibytes(root: int) -> float:
-    tree = descendants(root, {pid: parent for pid, (parent, _) in _all_stats().items()})
-    return sum(parse_resident(_read(pid, "status")) for pid in tree)
+    return sum(parse_resident(_read(pid, "status")) for pid in tree(root))
 
 
 def _all_stats() -> dict[int, tuple[int, float]]:
@@ -89,8 +92,8 @@ class Clock:
         return cls(at, spent, parse_machine(Path("/proc/stat").read_text()))
 
 
-def _sum(tree: Iterable[int], stats: Mapping[int, tuple[int, float]]) -> float:
-    return sum(stats[pid][1] for pid in tree if pid in stats)
+def _sum(pids: Iterable[int], stats: Mapping[int, tuple[int, float]]) -> float:
+    return sum(stats[pid][1] for pid in pids if pid in stats)
 
 
 def spent(begin: Clock, end: Clock) -> dict[str, float]:

@@ -1,0 +1,50 @@
+"""What all measurements share: files of the models, right answers, cores, lengths. Used by rounds and singles."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.server import models
+from bench.server.contestants import Contestant
+from bench.server.cores import Cores
+from bench.server.running import Running
+from bench.server.truth import Truth
+from modelpier_cluster.paths import cache_root
+from modelpier_cluster.progress import Progress
+
+
+@dataclass(frozen=True)
+class Arena:
+    cores: Cores
+    seconds: float
+    """Of one run of ours and of the limits; peers, whose distance is large, get half."""
+    rounds: int
+    progress: Progress
+    truth: Truth
+
+    def files(self, *names: str) -> dict[str, Path]:
+        return files(*names)
+
+    @contextmanager
+    def running(self, contestant: Contestant, *served: str) -> Iterator[Running]:
+        """Ready for the first of the models. Raises NotRunning."""
+        with tempfile.TemporaryDirectory(prefix="modelpier-bench-") as folder:
+            running = Running(contestant, files(*served), Path(folder), self.cores)
+            try:
+                running.until_ready(served[0], self.truth)
+                yield running
+            finally:
+                running.stop()
+
+
+def files(*names: str) -> dict[str, Path]:
+    """Made once, kept in the user's cache."""
+    return {name: models.write(name, cache_root() / "bench" / "models") for name in names}
+
+
+def truth(names: Sequence[str]) -> Truth:
+    return Truth(files(*names))
