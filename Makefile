@@ -185,11 +185,13 @@ demo-text: venv venv-convert ## a sentence encoder, converted from torch with it
 	PYTHONPATH=examples $(BIN)/python -m sentences.demo --converter $(CONVERT_VENV)/bin/python
 
 # ------------------------------------------------------------------------------------------------- measurements
-.PHONY: bench-operator bench-isolation bench-server lock-peers
+.PHONY: bench-operator bench-isolation bench-gpu bench-server lock-peers
 bench-operator: venv ## ours and a Go controller of the same job, side by side on a real API server
 	$(BIN)/python -m bench.operator $(ARGS)
 bench-isolation: venv ## what a process of its own costs a model's run
 	$(BIN)/python -m bench.isolation $(ARGS)
+bench-gpu: venv-gpu ## runs and the server on an NVIDIA GPU, with CUDA graphs and without
+	$(GPU_VENV)/bin/python -m bench.gpu $(ARGS)
 bench-server: venv ## our model server, its peers and the limits side by side; peers are installed on first use (2 GB)
 	$(BIN)/python -m bench.server $(ARGS)
 # PyTriton does not start with 3.11.

@@ -70,7 +70,7 @@ STAGES = (
     ),
     Stage("fuzz", 3, pytest("tests/fuzz"), required=True),
     Stage("server", 4, pytest("tests/server"), required=True),
-    Stage("control-plane", 7, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
+    Stage("control-plane", 8, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
     Stage("cluster", 4, pytest("tests/cluster"), required=True),
     Stage("e2e", 13, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
 )
