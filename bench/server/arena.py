@@ -23,10 +23,15 @@ from modelpier_cluster.progress import Progress
 class Arena:
     cores: Cores
     seconds: float
-    """Of one run of ours and of the limits; peers, whose distance is large, get half."""
+    """Of one run of ours and of the limits."""
     rounds: int
     progress: Progress
     truth: Truth
+
+    @property
+    def peers_seconds(self) -> float:
+        """Their distance is large, and there are many of them: a third keeps all of it within half an hour."""
+        return self.seconds / 3
 
     def files(self, *names: str) -> dict[str, Path]:
         return files(*names)
