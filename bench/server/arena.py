@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.server import models
+from bench.server import feeds, models
 from bench.server.contestants import Contestant
 from bench.server.cores import Cores
+from bench.server.environments import content_key
 from bench.server.running import Running
 from bench.server.truth import Truth
 from modelpier_cluster.paths import cache_root
@@ -21,10 +23,15 @@ from modelpier_cluster.progress import Progress
 class Arena:
     cores: Cores
     seconds: float
-    """Of one run of ours and of the limits; peers, whose distance is large, get half."""
+    """Of one run of ours and of the limits."""
     rounds: int
     progress: Progress
     truth: Truth
+
+    @property
+    def peers_seconds(self) -> float:
+        """Their distance is large, and there are many of them: a third keeps all of it within half an hour."""
+        return self.seconds / 3
 
     def files(self, *names: str) -> dict[str, Path]:
         return files(*names)
@@ -42,8 +49,10 @@ class Arena:
 
 
 def files(*names: str) -> dict[str, Path]:
-    """Made once, kept in the user's cache."""
-    return {name: models.write(name, cache_root() / "bench" / "models") for name in names}
+    """Made once per content of their makers, kept in the user's cache."""
+    makers = "".join(Path(module.__file__ or "").read_text() for module in (models, feeds))
+    folder = cache_root() / "bench" / f"models-{content_key(makers, platform.python_version())}"
+    return {name: models.write(name, folder) for name in names}
 
 
 def truth(names: Sequence[str]) -> Truth:

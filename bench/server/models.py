@@ -1,8 +1,8 @@
 """The models of the contest, made on the spot with fixed seeds: what counts is their shape, nobody needs their answers.
 
 `tabular` is an MLP 32-64-64-4, `image` has the layers of MobileNetV2 (3 x 224 x 224 to 1000), `text` those of MiniLM
-(6 layers, 384 wide, 12 heads, 128 tokens), `wide` the image's input alone, `large` 100 MB of weights. The first axis
-is the batch.
+(6 layers, 384 wide, 12 heads, 128 tokens), `wide` 1.6 MB of JSON and next to no work, `large` 100 MB of
+weights. The first axis is the batch.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def large() -> bytes:
 
 
 def wide() -> bytes:
-    """As many numbers as a picture and next to no work: what is left is to read them."""
+    """Next to no work: what is left is to read the numbers."""
     graph = Graph(5)
     graph.op("ReduceMean", "x", axes=[1], keepdims=1, output="y")
     return graph.model({"x": (TensorProto.FLOAT, (NUMBERS,))}, "y", (1,))

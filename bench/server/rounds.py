@@ -82,7 +82,7 @@ def _limit(arena: Arena, limit: Limit, model: str, number: int) -> Result:
 
 
 def _one(arena: Arena, one: Running, job: Job, number: int, results: Results) -> None:
-    seconds = arena.seconds / 2 if one.contestant.peer else arena.seconds
+    seconds = arena.peers_seconds if one.contestant.peer else arena.seconds
     try:
         result = _measure(arena, one, job, number, seconds)
     except GeneratorError as error:
