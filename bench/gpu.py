@@ -115,8 +115,8 @@ def _run(session: Session, parts: Mapping[str, Sequence[npt.NDArray[Any]]]) -> N
 
 def _replay(session: Any) -> Callable[[], None]:
     """What is left when nothing is copied to the GPU or from it."""
-    captured = session._captured  # noqa: SLF001 - nobody else needs to see it
-    return captured.replay
+    replay: Callable[[], None] = session._captured.replay  # noqa: SLF001 - of interest to nobody else
+    return replay
 
 
 def _times(action: Callable[[], None], count: int = ROUND) -> list[float]:
