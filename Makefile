@@ -129,7 +129,7 @@ cluster-env: ## lines for eval: KUBECONFIG, kubectl, registry, object storage
 REGISTRY ?=
 # Named by content: a tag never changes what it means, and an unchanged image is neither built nor pulled again.
 ifndef TAG
-TAG := $(shell cat requirements/operator.txt requirements/server*.txt requirements/build.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -name '*.py' | sort) | sha256sum | cut -c1-12)
+TAG := $(shell cat requirements/operator.txt requirements/server*.txt requirements/build.txt requirements/image.sh operator/Dockerfile model_server/Dockerfile pyproject.toml $$(find operator/modelpier_operator model_server/modelpier_server -type f -not -path '*/__pycache__/*' | sort) | sha256sum | cut -c1-12)
 endif
 export TAG
 NAMESPACE ?= modelpier-system
@@ -155,6 +155,7 @@ images-gpu: ## the GPU server's image, too (about 2 GB of CUDA libraries on its 
 	  $(CLUSTERCTL) image build . modelpier-server-gpu:$(TAG) --file model_server/Dockerfile --target gpu
 	  $(CLUSTERCTL) load --name $(CLUSTER) modelpier-server-gpu:$(TAG)
 	else
+	  [ -n "$(REGISTRY)" ] || { echo "KUBECONFIG is set: say where its nodes pull from, as in 'make images-gpu REGISTRY=registry.example.com/models'" >&2; exit 1; }
 	  $(BUILD_WITH) build -f model_server/Dockerfile --target gpu -t $(REGISTRY)/modelpier-server-gpu:$(TAG) .
 	  $(BUILD_WITH) push $(REGISTRY)/modelpier-server-gpu:$(TAG)
 	fi

@@ -102,14 +102,16 @@ class Machine:
         self.journal = Journal()
         self.keys = KEYS
 
-    def play(self, program: Iterable[Act]) -> None:
-        """Raises AssertionError for what does not hold in the end, or on the way."""
+    def play(self, program: Iterable[Act]) -> dict[str, dict[str, str] | None]:
+        """What each ModelDeployment's status tells in the end. Raises AssertionError for what does not hold then, or
+        on the way.
+        """
         self.here.run(self._boot())
         try:
             for step in program:
                 self.here.run(self._live(step.after))
                 getattr(self, step.what)(**step.how)
-            self.here.run(self._end())
+            return self.here.run(self._end())
         finally:
             self.here.run(self.rig.stop())
             self.here.close()
@@ -286,7 +288,7 @@ class Machine:
         return [o for o in living if controller(o).get("kind") == names.KIND]
 
     # ------------------------------------------------------------------------------------------ what must hold
-    async def _end(self) -> None:
+    async def _end(self) -> dict[str, dict[str, str] | None]:
         self.api.end_faults()
         self._untouched()
         for plural, name in self.foreign:
@@ -302,6 +304,7 @@ class Machine:
         assert self.api.writes == [], "a restart writes nothing"
         assert told == await self._told()
         truths.told_once(self.journal)
+        return told
 
     async def _told(self) -> dict[str, dict[str, str] | None]:
         there = await truths.in_step(self.rig, self.users)

@@ -175,4 +175,10 @@ MUTATIONS = {
         "entry is not None:\n            self._remove(key)\n        #",
         f"{UNIT}/cluster/test_store.py::test_a_late_deletion_does_not_take_the_successor",
     ),
+    "a rollout is given up at once": Mutation(
+        "decide/rollout.py",
+        "return left if left > 0 else None",
+        "return None",
+        "a new version",
+    ),
 }

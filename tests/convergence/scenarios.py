@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from convergence.machine import Act, do
 from support.faults import Fault
 
@@ -107,3 +109,19 @@ SCENARIOS: dict[str, list[Act]] = {
     "a Deployment that is refused": [begin(), roll(after=60), unwritable(after=2), wait(60)],
     "a Deployment that is refused from the start": [begin(), unwritable(after=2)],
 }
+
+
+def ends(name: str, told: Mapping[str, Mapping[str, str] | None]) -> bool:
+    """Whether a scenario has come to its end: an operator that gives up what it could do converges, too."""
+    return (told["m"] or {}).get("Ready") == ENDS.get(name, "True/Serving")
+
+
+ENDS: dict[str, str | None] = {
+    "an end that nobody saw": None,
+    "an end that nobody saw, of one without children": None,
+    "the only write is refused": "False/SpecInvalid",
+    "the only write meets a conflict": "False/SpecInvalid",
+    "a Deployment that is refused": "False/DeadlineExceeded",
+    "a Deployment that is refused from the start": "False/ObjectRejected",
+}
+"""`Ready` of those in which users ask for what cannot be had, or for nothing any more."""

@@ -7,14 +7,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from convergence.grounds import MemoryGround
 from convergence.machine import Act, Machine, programs
-from convergence.scenarios import SCENARIOS
+from convergence.scenarios import SCENARIOS, ends
 
 pytestmark = pytest.mark.timeout(600)  # a minute of one processor, which others may want too
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str) -> None:
-    Machine(MemoryGround()).play(SCENARIOS[name])
+    told = Machine(MemoryGround()).play(SCENARIOS[name])
+    assert ends(name, told), told
 
 
 # Twice, so that two processes share them: hypothesis draws other examples for each.

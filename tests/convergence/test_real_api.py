@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from convergence.grounds import NAMESPACE, RealGround
 from convergence.machine import Act, Machine, programs
-from convergence.scenarios import SCENARIOS
+from convergence.scenarios import SCENARIOS, ends
 from modelpier_cluster import ControlPlane
 from support.control_plane import missing, prepared
 
@@ -37,7 +37,8 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str, control_plane: ControlPlane) -> None:
-    Machine(RealGround(control_plane)).play(SCENARIOS[name])
+    told = Machine(RealGround(control_plane)).play(SCENARIOS[name])
+    assert ends(name, told), told
 
 
 @given(program=programs(16))
