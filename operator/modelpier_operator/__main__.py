@@ -21,13 +21,13 @@ from modelpier_operator.process import Exit, Process
 
 def main() -> int:
     """Entry point of the console script; returns the exit status."""
-    telemetry.configure_logs(os.environ.get("MODELPIER_LOG_LEVEL") or "INFO")
     try:
         chosen = settings.from_environment(os.environ)
         access = config.find(os.environ)
     except (settings.SettingsError, config.AccessError) as error:
         print(f"modelpier-operator: {error}", file=sys.stderr)
         return Exit.USAGE
+    telemetry.configure_logs(chosen.log_level)
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
             return runner.run(_run(chosen, access))

@@ -62,23 +62,32 @@ def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
         taken = intent.of(facts.md["spec"])
     except ValidationError as error:
         return _kept(facts, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
-    stable = revision.stable(facts.revisions)
-    spec = taken.spec
-    # What serves already is not judged again: a check of a later version must not undo it.
-    if not (stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
+    spec, stable = taken.spec, revision.stable(facts.revisions)
+    again = _again(facts, taken, settings, keys)
+    # What serves already is not judged again, where no new pods are made of it: a check of a later version must not
+    # undo it.
+    if not (again and stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
         return _kept(facts, refusal)
-    wanted = _wanted(facts, taken, settings, keys)
+    wanted = again or _made(facts, taken, settings, keys)
     others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
     return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout)
 
 
-def _wanted(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision:
-    """The revision of this intent: the newest there is, or a new one with the pods that would be made now."""
+def _again(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision | None:
+    """The newest revision of this intent that may go on."""
     highest = max((r.number for r in facts.revisions), default=0)
-    same = tuple(_pinned(facts, r) for r in facts.revisions if r.hash == taken.hash)
-    if usable := _usable(facts, same, taken.spec, settings, keys):
-        return revision.wanted_again(usable, highest)
-    known = revision.newest(same)
+    usable = _usable(facts, _same(facts, taken), taken.spec, settings, keys)
+    return revision.wanted_again(usable, highest) if usable else None
+
+
+def _same(facts: Facts, taken: Intent) -> tuple[Revision, ...]:
+    return tuple(_pinned(facts, r) for r in facts.revisions if r.hash == taken.hash)
+
+
+def _made(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision:
+    """A new revision, with the pods that would be made now."""
+    highest = max((r.number for r in facts.revisions), default=0)
+    known = revision.newest(_same(facts, taken))
     template = _template(facts, known, taken.spec, settings, keys)
     made = Revision(
         name=names.revision_name(facts.name, names.digest([taken.hash, template]) if known else taken.hash),
@@ -98,7 +107,7 @@ def _usable(
 ) -> Revision | None:
     """Of revisions of one intent: Auto follows the operator's image and key, Manual only where nothing else is left."""
     if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
-        current = intent.server_image(spec, settings), keys.public
+        current = pod.image(spec, settings), keys.public
         return revision.newest(r for r in same if (r.image, r.plan_key) == current)
     known = revision.newest(same)
     if known is None or known.plan_key == keys.public:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST_WORKERS = 256
+
 
 class SettingsError(ValueError):
     """A variable that cannot be used; the text names it and the remedy."""
@@ -48,10 +50,19 @@ class Settings:
     workers: int = 16
     http_port: int = 8080
     """Probes and metrics of the operator itself."""
+    log_level: str = "INFO"
 
 
 def from_environment(env: Mapping[str, str]) -> Settings:
     """Raises SettingsError naming the variable."""
+    duration = _seconds(env, "MODELPIER_LEASE_DURATION", 15.0)
+    deadline = _seconds(env, "MODELPIER_RENEW_DEADLINE", 10.0)
+    retry = _seconds(env, "MODELPIER_RETRY_PERIOD", 0.5)
+    if not duration > deadline > retry:
+        raise SettingsError(
+            "MODELPIER_LEASE_DURATION, MODELPIER_RENEW_DEADLINE, MODELPIER_RETRY_PERIOD: each must be longer than the "
+            f"next, or a lease runs out before it is renewed; they are {duration:g}, {deadline:g}, {retry:g} seconds"
+        )
     return Settings(
         server_image=_required(env, "MODELPIER_SERVER_IMAGE"),
         server_image_gpu=env.get("MODELPIER_SERVER_IMAGE_GPU") or _required(env, "MODELPIER_SERVER_IMAGE"),
@@ -65,11 +76,12 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         proxy_env=_mapping(env, "MODELPIER_PROXY_ENV"),
         ca_config_map=env.get("MODELPIER_CA_CONFIG_MAP") or None,
         lease_name=env.get("MODELPIER_LEASE_NAME") or "modelpier-operator",
-        lease_duration=_seconds(env, "MODELPIER_LEASE_DURATION", 15.0),
-        renew_deadline=_seconds(env, "MODELPIER_RENEW_DEADLINE", 10.0),
-        retry_period=_seconds(env, "MODELPIER_RETRY_PERIOD", 0.5),
-        workers=int(_seconds(env, "MODELPIER_WORKERS", 16)),
-        http_port=int(_seconds(env, "MODELPIER_HTTP_PORT", 8080)),
+        lease_duration=duration,
+        renew_deadline=deadline,
+        retry_period=retry,
+        workers=_whole(env, "MODELPIER_WORKERS", 16, MOST_WORKERS),
+        http_port=_whole(env, "MODELPIER_HTTP_PORT", 8080, 65535),
+        log_level=_one_of(env, "MODELPIER_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")),
     )
 
 
@@ -95,9 +107,16 @@ def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
         value = float(env.get(name) or default)
     except ValueError as error:
         raise SettingsError(f"{name}: must be a number, is {env[name]!r}") from error
-    if value <= 0:
+    if not 0 < value < float("inf"):
         raise SettingsError(f"{name}: must be greater than 0, is {value}")
     return value
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = env.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise SettingsError(f"{name}: must be a whole number from 1 to {most}, is {text!r}")
+    return int(text)
 
 
 def _mapping(env: Mapping[str, str], name: str) -> Mapping[str, str]:

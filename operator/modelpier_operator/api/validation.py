@@ -7,7 +7,7 @@ wrong with it and what to write instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from modelpier_operator import names
 from modelpier_operator.api import rules
+from modelpier_operator.api.merge_keys import MERGED_BY
 from modelpier_operator.api.quantity import QuantityError, normalise_quantity
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Toleration
 
@@ -123,17 +124,43 @@ def _is_name(text: str) -> bool:
 # ------------------------------------------------------------------------------------------------ podTemplate
 def _template(where: str, template: Mapping[str, Any]) -> Iterator[Fault]:
     """As far as it matters to the operator, which merges it: the API server judges the pod."""
-    metadata = template.get("metadata") or {}
+    for part in ("metadata", "spec"):
+        if part in template and not isinstance(template[part], Mapping):
+            yield Fault(f"{where}.{part}", "must be an object", "write it as in a pod, or leave it out")
+            return
+    metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
     for kind in ("labels", "annotations"):
-        values = metadata.get(kind) or {}
-        yield from _keys(f"{where}.metadata.{kind}", values)
-        for key in values:
-            if key.partition("/")[0] == names.GROUP:
-                yield Fault(f"{where}.metadata.{kind}.{key}", "belongs to the operator", "remove it")
-    spec = template.get("spec") or {}
+        if metadata.get(kind) is not None:
+            yield from _own_labels(f"{where}.metadata.{kind}", metadata[kind])
+    for kind in ("containers", "volumes"):
+        if kind in spec and spec[kind] is None:
+            yield Fault(f"{where}.spec.{kind}", "cannot be removed", "leave it out")
+            return
     for kind in ("containers", "initContainers"):
-        yield from _containers(f"{where}.spec.{kind}", spec.get(kind) or [])
-    yield from _volumes(f"{where}.spec.volumes", spec.get("volumes") or [])
+        if spec.get(kind) is not None:
+            yield from _containers(f"{where}.spec.{kind}", spec[kind])
+    yield from _volumes(f"{where}.spec.volumes", spec.get("volumes", []))
+    yield from _lists(f"{where}.spec", spec, skipped={"containers", "initContainers", "volumes"})
+
+
+def _own_labels(where: str, values: Any) -> Iterator[Fault]:
+    if not isinstance(values, Mapping):
+        yield Fault(where, "must be an object", "write KEY: VALUE")
+        return
+    yield from _keys(where, values)
+    for key in values:
+        if key.partition("/")[0] == names.GROUP:
+            yield Fault(f"{where}.{key}", "belongs to the operator", "remove it")
+
+
+def _lists(where: str, owner: Mapping[str, Any], skipped: Collection[str] = ()) -> Iterator[Fault]:
+    """Of what is merged by keys: their entries must have them. `null` takes a list away."""
+    for field in owner.keys() & MERGED_BY.keys() - skipped:
+        entries, key = owner[field], MERGED_BY[field]
+        if entries is None:
+            continue
+        if not isinstance(entries, list) or not all(isinstance(e, Mapping) and e.get(key) for e in entries):
+            yield Fault(f"{where}.{field}", f"must be a list of objects with {key}")
 
 
 def _containers(where: str, containers: Any) -> Iterator[Fault]:
@@ -141,7 +168,10 @@ def _containers(where: str, containers: Any) -> Iterator[Fault]:
         yield Fault(where, "must be a list of containers with names", f"call the model server's {names.CONTAINER}")
         return
     for index, container in enumerate(containers):
+        if container["name"] == names.CONTAINER and "image" in container and not container["image"]:
+            yield Fault(f"{where}.{index}.image", "cannot be removed", "leave it out")
         yield from _amounts(f"{where}.{index}.resources", container.get("resources") or {})
+        yield from _lists(f"{where}.{index}", container)
 
 
 def _volumes(where: str, volumes: Any) -> Iterator[Fault]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import _lru_cache_wrapper, lru_cache
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -18,7 +18,11 @@ from modelpier_operator.api.normalise import normalise
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, parse_snapshot, parse_spec
 from modelpier_operator.settings import Settings
 
+T = TypeVar("T")
+
 _REMEMBERED = 512
+_LONGEST = 16 * 1024
+"""Bytes of what is remembered: whoever may edit a ModelDeployment must not be able to fill the operator's memory."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,12 @@ class Intent:
 
 def of(spec: Mapping[str, Any]) -> Intent:
     """Of a ModelDeployment. Raises pydantic.ValidationError."""
-    return _of(orjson.dumps(spec))
+    return _known(_of, orjson.dumps(spec))
 
 
 def remembered(taken: Mapping[str, Any]) -> ModelDeploymentSpec:
     """Of the snapshot in a revision. Raises pydantic.ValidationError for one that was tampered with."""
-    return _remembered(orjson.dumps(taken))
+    return _known(_remembered, orjson.dumps(taken))
 
 
 def attempt(spec: Mapping[str, Any]) -> str:
@@ -46,7 +50,7 @@ def attempt(spec: Mapping[str, Any]) -> str:
     Values that are defaults do not count: another operator's CustomResourceDefinition writes out more of them, and what
     was given up would be tried once more for it.
     """
-    return _attempt(orjson.dumps(spec))
+    return _known(_attempt, orjson.dumps(spec))
 
 
 def server_image(spec: ModelDeploymentSpec, settings: Settings) -> str:
@@ -54,6 +58,10 @@ def server_image(spec: ModelDeploymentSpec, settings: Settings) -> str:
     if spec.server.image:
         return spec.server.image
     return settings.server_image_gpu if spec.resources.gpu else settings.server_image
+
+
+def _known(function: _lru_cache_wrapper[T], raw: bytes) -> T:
+    return function(raw) if len(raw) <= _LONGEST else function.__wrapped__(raw)
 
 
 @lru_cache(_REMEMBERED)
@@ -66,7 +74,7 @@ def _of(raw: bytes) -> Intent:
 @lru_cache(_REMEMBERED)
 def _attempt(raw: bytes) -> str:
     try:
-        spec = _of(raw).spec
+        spec = _known(_of, raw).spec
     except ValidationError:
         return names.digest({key: value for key, value in orjson.loads(raw).items() if key != "replicas"})
     return names.digest(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"replicas"}))

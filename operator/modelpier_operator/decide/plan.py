@@ -23,6 +23,11 @@ from modelpier_operator.settings import PlanKeys
 from modelpier_server import contract
 
 _SIGNATURES_KEPT = 4096
+_LONGEST_KEPT = 16 * 1024
+"""Bytes of a plan whose signature is remembered: whoever may edit a ConfigMap must not be able to fill the operator's
+memory."""
+_LONGEST = 512 * 1024
+"""Bytes of a plan that is looked at: a ConfigMap holds 1 MiB, and no plan of ours comes near."""
 _GENERATION_LIMIT = 2**53
 """Milliseconds since 1970 stay below it for 285,000 years, and every JSON parser reads it exactly (RFC 8259, section
 6); whatever is beyond was never written by an operator."""
@@ -221,8 +226,15 @@ def _data(pod_set: PodSet) -> Mapping[str, str]:
     return data
 
 
-@lru_cache(_SIGNATURES_KEPT)
 def _verified(raw: bytes, signature: str, public: str) -> contract.Plan | None:
+    if len(raw) > _LONGEST:
+        return None
+    verified = _verified_once if len(raw) <= _LONGEST_KEPT else _verified_once.__wrapped__
+    return verified(raw, signature, public)
+
+
+@lru_cache(_SIGNATURES_KEPT)
+def _verified_once(raw: bytes, signature: str, public: str) -> contract.Plan | None:
     try:
         contract.verify(raw, signature, public)
         return contract.Plan.decode(raw)
@@ -230,7 +242,12 @@ def _verified(raw: bytes, signature: str, public: str) -> contract.Plan | None:
         return None
 
 
-@lru_cache(_SIGNATURES_KEPT)
 def _signature(raw: bytes, private: bytes) -> str:
     """Ed25519 is deterministic: what was signed once need not be signed again, whatever stands in the cluster."""
+    signed = _signed_once if len(raw) <= _LONGEST_KEPT else _signed_once.__wrapped__
+    return signed(raw, private)
+
+
+@lru_cache(_SIGNATURES_KEPT)
+def _signed_once(raw: bytes, private: bytes) -> str:
     return contract.sign(raw, private)

@@ -8,21 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelpier_operator.api.merge_keys import MERGED_BY
 from modelpier_operator.api.quantity import normalise_quantity
-
-_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "volumes": "name",
-    "env": "name",
-    "volumeMounts": "mountPath",
-    "volumeDevices": "devicePath",
-    "ports": "containerPort",
-    "imagePullSecrets": "name",
-    "hostAliases": "ip",
-    "topologySpreadConstraints": "topologyKey",
-}
-"""patchMergeKey of the lists in PodSpec and Container; other lists are replaced as a whole."""
 
 
 def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,8 +47,8 @@ def pruned(template: Mapping[str, Any]) -> dict[str, Any]:
 def _value(key: str, base: Any, patch: Any) -> Any:
     if isinstance(patch, Mapping):
         return merged(base if isinstance(base, Mapping) else {}, patch)
-    if isinstance(patch, list) and isinstance(base, list) and key in _KEYS:
-        return _by_key(base, patch, _KEYS[key])
+    if isinstance(patch, list) and isinstance(base, list) and key in MERGED_BY:
+        return _by_key(base, patch, MERGED_BY[key])
     return patch
 
 

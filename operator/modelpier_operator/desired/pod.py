@@ -17,7 +17,8 @@ from modelpier_operator.decide import intent
 from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Manifest
 from modelpier_operator.desired import merge, serviceaccount
-from modelpier_operator.desired.container import container, drain_limit
+from modelpier_operator.desired.container import container as server_container
+from modelpier_operator.desired.container import drain_limit
 from modelpier_operator.desired.metadata import labels
 from modelpier_operator.desired.volumes import volumes
 from modelpier_operator.settings import PlanKeys, Settings
@@ -39,6 +40,16 @@ def template(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: 
     rendered = merge.merged(rendered, spec.resources.pod_template)
     rendered["metadata"] = merge.merged(rendered["metadata"], {"labels": labels(md)})
     return merge.canonical(trusting(rendered, keys))
+
+
+def image(spec: ModelDeploymentSpec, settings: Settings) -> str:
+    """Of the server, in the pods that would be made now."""
+    if settings.allow_pod_overrides and spec.resources.pod_template:
+        containers = (spec.resources.pod_template.get("spec") or {}).get("containers")
+        for container in containers if isinstance(containers, list) else ():
+            if isinstance(container, Mapping) and container.get("name") == names.CONTAINER and container.get("image"):
+                return str(container["image"])
+    return intent.server_image(spec, settings)
 
 
 def trusting(template: Mapping[str, Any], keys: PlanKeys) -> dict[str, Any]:
@@ -65,9 +76,8 @@ def _longest_end(spec: ModelDeploymentSpec) -> int:
 def _spec(md: Manifest, spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys) -> dict[str, Any]:
     resources, server = spec.resources, spec.server
     secrets = dict.fromkeys((*settings.image_pull_secrets, *server.image_pull_secrets))
-    image = intent.server_image(spec, settings)
     return {
-        "containers": [container(md, spec, image, settings, keys)],
+        "containers": [server_container(md, spec, intent.server_image(spec, settings), settings, keys)],
         "volumes": volumes(spec, settings),
         "serviceAccountName": server.service_account_name or serviceaccount.name(md),
         # An account of the user's own is there for workload identity, which is a matter of its token.

@@ -58,6 +58,7 @@ def test_every_value_reaches_the_operator(render: Render) -> None:
         renew_deadline=20.0,
         retry_period=2.0,
         workers=4,
+        log_level="DEBUG",
     )
 
 

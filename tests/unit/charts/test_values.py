@@ -97,6 +97,9 @@ def test_a_leader_gives_up_before_another_one_may_begin(helm: Helm) -> None:
     done = helm.run(*TEMPLATE, *REGISTRY, "--set", "operator.leaderElection.renewDeadline=15")
     assert done.returncode != 0
     assert "operator.leaderElection.renewDeadline: must be less than leaseDuration" in done.stderr
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", "operator.leaderElection.retryPeriod=20")
+    assert done.returncode != 0
+    assert "operator.leaderElection.retryPeriod: must be less than renewDeadline" in done.stderr
 
 
 def test_the_registry_has_no_default(helm: Helm) -> None:

@@ -33,6 +33,7 @@ def test_everything_can_be_set() -> None:
         RETRY_PERIOD="0.25",
         WORKERS="4",
         HTTP_PORT="9000",
+        LOG_LEVEL="DEBUG",
     )
     assert settings.server_image_gpu == "registry.example/server-gpu:1"
     assert settings.watch_namespaces == ("team-a", "team-b")
@@ -45,7 +46,7 @@ def test_everything_can_be_set() -> None:
     assert settings.ca_config_map == "ca"
     assert settings.lease_name == "lease"
     assert (settings.lease_duration, settings.renew_deadline, settings.retry_period) == (6.0, 4.5, 0.25)
-    assert (settings.workers, settings.http_port) == (4, 9000)
+    assert (settings.workers, settings.http_port, settings.log_level) == (4, 9000, "DEBUG")
 
 
 @pytest.mark.parametrize("missing", LEAST)
@@ -57,10 +58,16 @@ def test_what_is_missing_is_named(missing: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
+        ("LOG_LEVEL", "x", "must be one of INFO"),
+        ("WORKERS", "nan", "must be a whole number from 1 to 256"),
+        ("WORKERS", "0.5", "must be a whole number from 1 to 256"),
+        ("WORKERS", "\u00b2", "must be a whole number from 1 to 256"),
+        ("HTTP_PORT", "99999", "must be a whole number from 1 to 65535"),
+        ("LEASE_DURATION", "inf", "must be greater than 0"),
         ("IMAGE_PULL_POLICY", "Sometimes", "must be one of IfNotPresent, Always, Never, is 'Sometimes'"),
         ("ALLOW_POD_OVERRIDES", "yes", "must be one of false, true, is 'yes'"),
         ("LEASE_DURATION", "soon", "must be a number, is 'soon'"),
-        ("WORKERS", "0", "must be greater than 0, is 0.0"),
+        ("WORKERS", "0", "must be a whole number from 1 to 256, is '0'"),
         ("PROXY_ENV", "{", "must be a JSON object: "),
         ("PROXY_ENV", "[]", "must be a JSON object"),
     ],
@@ -69,3 +76,11 @@ def test_a_value_that_cannot_be_used_is_named_with_what_can(variable: str, value
     with pytest.raises(SettingsError) as refused:
         made(**{variable: value})
     assert str(refused.value).startswith(f"MODELPIER_{variable}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("RENEW_DEADLINE", "15"), ("RETRY_PERIOD", "10"), ("LEASE_DURATION", "9")]
+)
+def test_a_lease_must_outlive_its_renewal(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match="each must be longer than the next"):
+        made(**{variable: value})

@@ -32,3 +32,14 @@ def test_one_that_cannot_be_read_is_one_as_it_is() -> None:
     wrong = {**spec(), "unheardOf": 1}
     assert intent.attempt(wrong) != intent.attempt({**wrong, "unheardOf": 2})
     assert intent.attempt(wrong) == intent.attempt({**wrong, "replicas": 3})
+
+
+def test_what_is_large_is_not_remembered() -> None:
+    """Whoever may edit a ModelDeployment must not fill the operator's memory."""
+    small, large = spec(), spec(model={"uri": "s3://models/m/model.onnx", "version": "1" * 63})
+    large["resources"] = {"podTemplate": {"metadata": {"annotations": {"a": "x" * 20_000}}}}
+    intent.of(small)
+    before = intent._of.cache_info().currsize, intent._attempt.cache_info().currsize
+    assert intent.of(large).hash == intent.of(large).hash
+    assert intent.attempt(large) == intent.attempt(large)
+    assert (intent._of.cache_info().currsize, intent._attempt.cache_info().currsize) == before

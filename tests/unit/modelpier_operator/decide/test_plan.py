@@ -181,3 +181,12 @@ def test_versions() -> None:
     plain = revision()
     assert plain.version == plain.hash[:8]
     assert plain.remembering(digest=DIGEST).version == plain.version, "a URL does not change when the digest is pinned"
+
+
+@pytest.mark.parametrize(("size", "looked_at"), [(1_000, True), (100_000, True), (600_000, False)])
+def test_a_plan_that_somebody_has_made_large_is_not_remembered(size: int, looked_at: bool) -> None:
+    raw = contract.Plan("uid", 1, (), "x" * size).encode()
+    signature = contract.sign(raw, KEYS.private)
+    before = plan._verified_once.cache_info().currsize
+    assert (plan._verified(raw, signature, KEYS.public) is not None) is looked_at
+    assert plan._verified_once.cache_info().currsize - before == (size == 1_000)
