@@ -15,6 +15,7 @@ Both sides import from this package alone: `names` (ports, paths, variables), `s
 from __future__ import annotations
 
 from modelpier_server.contract.decoding import ContractError
+from modelpier_server.contract.differences import Comparison, Outcome, OutputDifference
 from modelpier_server.contract.failure import Failure
 from modelpier_server.contract.names import (
     ADMIN_PORT,
@@ -102,6 +103,7 @@ __all__ = [
     "TERMINATION_LOG_LIMIT",
     "URI_SCHEMES",
     "Batching",
+    "Comparison",
     "ContractError",
     "Failure",
     "FailureReason",
@@ -111,6 +113,8 @@ __all__ = [
     "ModelReport",
     "ModelState",
     "Options",
+    "Outcome",
+    "OutputDifference",
     "Plan",
     "PlannedModel",
     "Provider",
