@@ -58,7 +58,7 @@ from modelpier_server.contract.names import (
     URI_SCHEMES,
 )
 from modelpier_server.contract.options import Batching, GoldenTests, GraphOptimization, Limits, Options, Provider
-from modelpier_server.contract.plan import Plan, PlannedModel
+from modelpier_server.contract.plan import LARGEST_SHARE, Plan, PlannedModel
 from modelpier_server.contract.report import ModelReport, Report, TensorSpec
 from modelpier_server.contract.signing import sign, verify
 from modelpier_server.contract.states import FailureReason, ModelState, Role
@@ -87,6 +87,7 @@ __all__ = [
     "GRPC_PORT",
     "GRPC_SETTLE_SECONDS",
     "HTTP_PORT",
+    "LARGEST_SHARE",
     "LIVE_PATH",
     "METRICS_PATH",
     "MODEL_DIR",

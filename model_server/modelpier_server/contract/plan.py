@@ -11,6 +11,7 @@ from modelpier_server.contract.options import Options, read_options
 from modelpier_server.contract.states import Role
 
 LARGEST_SHARE = 100
+"""Percent."""
 
 
 @dataclass(frozen=True)
