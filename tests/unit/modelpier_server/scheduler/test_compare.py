@@ -37,13 +37,15 @@ def test_floats_as_numpy_has_it(pair: tuple[np.ndarray, np.ndarray]) -> None:
     assert found.sum_absolute == pytest.approx(difference.sum())
     assert found.max_relative == pytest.approx((difference / np.where(largest > 0, largest, 1)).max())
     rows = a.shape[0] if a.ndim > 1 else 1
-    cosines = []
+    cosines: list[float] = []
+    measurable = True
     for left, right in zip(x.reshape(rows, -1), y.reshape(rows, -1), strict=True):
         lengths = np.linalg.norm(left) * np.linalg.norm(right)
         both = not left.any() and not right.any()
-        cosines.append(1.0 if both else left @ right / lengths if lengths > 1e-200 else None)
+        measurable = measurable and (both or float(lengths) > 1e-200)
+        cosines.append(1.0 if both else float(left @ right) / max(float(lengths), 1e-200))
     assert found.rows == rows
-    if None not in cosines:
+    if measurable:
         assert found.least_cosine == pytest.approx(min(cosines), abs=1e-9)
         assert found.sum_cosine == pytest.approx(sum(cosines), abs=1e-9)
     if a.ndim > 1 and a.shape[-1] > 1:
@@ -77,7 +79,8 @@ def test_nan_equals_nan_and_nothing_else() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 def test_every_float_type(dtype: Any) -> None:
     found = compare(np.array([[1, 2], [4, 3]], dtype), np.array([[1, 2.5], [4, 3]], dtype))
-    assert (found.max_absolute, found.max_relative, found.equal) == (0.5, pytest.approx(0.2), 3)
+    assert (found.max_absolute, found.equal) == (0.5, 3)
+    assert found.max_relative == pytest.approx(0.2)
     assert (found.top1_rows, found.top1_agreed) == (2, 2)
 
 

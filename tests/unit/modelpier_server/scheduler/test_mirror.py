@@ -167,7 +167,7 @@ async def test_failures_of_a_shadow_are_counted_by_reason(tmp_path: Path, follow
     def fail(*_: Any) -> Any:
         raise RuntimeError("a defect")
 
-    failing.session.run = fail  # type: ignore[method-assign]
+    failing.session.run = fail  # type: ignore[method-assign,assignment]
     follow(primary, wrong, other, slow, failing)
     assert (await primary.submit(x(1), None, FAR))[0][0, 0] == 1
     await until(lambda: count(wrong, Outcome.REFUSED) == 1 and count(other, Outcome.REFUSED) == 1)
