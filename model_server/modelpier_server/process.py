@@ -31,7 +31,7 @@ from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
 from modelpier_server.runtime import load, memory
 from modelpier_server.runtime.graph_cache import GraphCache
-from modelpier_server.scheduler import Servable, Turns
+from modelpier_server.scheduler import Mirrors, Servable, Turns
 from modelpier_server.settings import PlanSource, Settings, SettingsError
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport import (
@@ -76,6 +76,8 @@ class Process:
     def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
         self._settings = settings
         self._metrics = Metrics()
+        self._mirrors = Mirrors()
+        self._metrics.sources.append(self._mirrors.lines)
         self._tracing = _tracing() if settings.tracing else None
         observed = settings.access_log > 0 or self._tracing is not None
         self._recorder = Recorder(settings.access_log, self._tracing) if observed else None
@@ -139,6 +141,7 @@ class Process:
             fetch=self._repository.fetch,
             load=lambda path, options, stop, digest: load(path, options, stop, digest, graphs),
             serve=lambda session, planned: Servable(session, planned, self._metrics, turns),
+            mirror=self._mirrors.follow,
             release=self._repository.release,
             sweep=self._repository.sweep,
         )

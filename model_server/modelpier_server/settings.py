@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelpier_server import contract
-from modelpier_server.contract import GoldenTests, Options, PlannedModel, Provider
+from modelpier_server.contract import GoldenTests, Options, PlannedModel, Provider, Role
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PATH = re.compile(r"/[A-Za-z0-9._~:@/-]{0,1000}")
 LOCAL_VERSION = "1"
+SHADOW_VERSION = "shadow"
 CLOUD_PORT = "AIP_HTTP_PORT"
 """Vertex AI's; its other variables name the routes."""
 
@@ -101,6 +102,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=sha256:HEX",
         help="refuse NAME when it has another digest",
     )
+    add(
+        "--shadow",
+        action="append",
+        default=[],
+        metavar="NAME=URI",
+        help="a model that repeats the requests of --model NAME to be compared with it, and answers nobody",
+    )
+    add(
+        "--shadow-share",
+        action="append",
+        default=[],
+        metavar="NAME=PERCENT",
+        help="share of the requests that NAME's shadow repeats (default 100)",
+    )
     add("--host", help="address to listen on (default 127.0.0.1; with a plan 0.0.0.0)")
     add("--http-port", type=_port, help=f"default {contract.HTTP_PORT}; 0: any free one")
     add("--grpc-port", type=_port, help=f"default none; with a plan {contract.GRPC_PORT}; 0: any free one")
@@ -158,9 +173,10 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         models = _models(flags)
         cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelpier" / "models"
     else:
-        if flags.model or flags.digest:
+        if flags.model or flags.digest or flags.shadow or flags.shadow_share:
             raise SettingsError(
-                f"--model, --digest: not together with {contract.ENV_PLAN_FILE}: the plan names the models"
+                f"--model, --digest, --shadow, --shadow-share: not together with {contract.ENV_PLAN_FILE}: "
+                "the plan names the models"
             )
         if flags.allow_repository_control:
             raise SettingsError(
@@ -277,10 +293,38 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
     )
     if flags.provider:
         options = replace(options, providers=tuple(map(Provider, flags.provider)))
-    return tuple(
+    planned = tuple(
         PlannedModel(name, name, LOCAL_VERSION, _uri(uri), digest=_digest(digests.get(name)), options=options)
         for name, uri in models.items()
     )
+    return (*planned, *_shadows(flags, models, options))
+
+
+def _shadows(flags: argparse.Namespace, models: Mapping[str, str], options: Options) -> tuple[PlannedModel, ...]:
+    shadows = _pairs(flags.shadow, "--shadow", "NAME=URI")
+    shares = _pairs(flags.shadow_share, "--shadow-share", "NAME=PERCENT")
+    if unknown := shadows.keys() - models.keys():
+        raise SettingsError(f"--shadow: there is no --model {min(unknown)}")
+    if unknown := shares.keys() - shadows.keys():
+        raise SettingsError(f"--shadow-share: there is no --shadow {min(unknown)}")
+    return tuple(
+        PlannedModel(
+            name,
+            f"{name}:{SHADOW_VERSION}",  # no --model has such a name
+            SHADOW_VERSION,
+            _uri(uri),
+            weight=_percent(shares.get(name, "100")),
+            role=Role.SHADOW,
+            options=options,
+        )
+        for name, uri in shadows.items()
+    )
+
+
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text) or int(text) > contract.LARGEST_SHARE:
+        raise SettingsError(f"--shadow-share: must be a whole number from 0 to {contract.LARGEST_SHARE}: percent")
+    return int(text)
 
 
 def _pairs(values: Sequence[str], flag: str, form: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -158,7 +158,7 @@ class ModelMetrics:
 
     @property
     def labels(self) -> str:
-        return f'model="{_escape(self.name)}",version="{_escape(self.version)}"'
+        return f'model="{escape(self.name)}",version="{escape(self.version)}"'
 
 
 _COUNTERS = (
@@ -192,6 +192,8 @@ class Metrics:
         self.certificate_ends: float | None = None
         """Seconds of the epoch; None: no TLS."""
         self.failed_handshakes = 0
+        self.sources: list[Callable[[], Iterator[str]]] = []
+        """Further lines: of what is only there with some plans."""
 
     def hold(self, name: str, version: str) -> ModelMetrics:
         """Figures of one version, shared by all that serve it, until each has called `release`."""
@@ -215,42 +217,44 @@ class Metrics:
     def _lines(self) -> Iterator[str]:
         models = sorted(self._models.values(), key=lambda model: (model.name, model.version))
         for name, attribute, text in _COUNTERS:
-            yield from _family(name, "counter", text)
+            yield from family(name, "counter", text)
             yield from (f"{name}{{{m.labels}}} {getattr(m, attribute)}" for m in models)
         yield from _failures(models)
         for name, attribute, text in _DURATIONS:
-            yield from _family(name, "counter", text)
+            yield from family(name, "counter", text)
             yield from (f"{name}{{{m.labels}}} {int(getattr(m, attribute)) // 1000}" for m in models)
-        yield from _family("nv_inference_pending_request_count", "gauge", "Requests that wait for a run")
+        yield from family("nv_inference_pending_request_count", "gauge", "Requests that wait for a run")
         yield from (f"nv_inference_pending_request_count{{{m.labels}}} {m.pending}" for m in models)
         yield from _histograms(models)
-        yield from _family("modelpier_http_responses_total", "counter", "Answers by HTTP status")
+        yield from family("modelpier_http_responses_total", "counter", "Answers by HTTP status")
         yield from (f'modelpier_http_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.http_responses.items()))
-        yield from _family("modelpier_grpc_responses_total", "counter", "Answers by gRPC status; one per stream")
+        yield from family("modelpier_grpc_responses_total", "counter", "Answers by gRPC status; one per stream")
         yield from (f'modelpier_grpc_responses_total{{code="{c}"}} {n}' for c, n in sorted(self.grpc_responses.items()))
-        yield from _family("modelpier_http_connections", "gauge", "Open connections")
+        yield from family("modelpier_http_connections", "gauge", "Open connections")
         yield f"modelpier_http_connections {self.connections}"
         yield from self._security()
+        for source in self.sources:
+            yield from source()
 
     def _security(self) -> Iterator[str]:
         """Nothing where nothing is read from files and there is no TLS."""
         name = "modelpier_security_reloads_total"
         if self.reloads:
-            yield from _family(name, "counter", "Changed files of certificates and API keys, taken or refused")
+            yield from family(name, "counter", "Changed files of certificates and API keys, taken or refused")
             pairs = sorted(self.reloads.items())
             yield from (f'{name}{{what="{what}",result="{result}"}} {count}' for (what, result), count in pairs)
         if self.certificate_ends is not None:
             name = "modelpier_tls_certificate_not_after_seconds"
-            yield from _family(name, "gauge", "When the certificate in use ends, in seconds since 1970")
+            yield from family(name, "gauge", "When the certificate in use ends, in seconds since 1970")
             yield f"{name} {self.certificate_ends:.0f}"
             name = "modelpier_tls_handshake_failures_total"
-            yield from _family(name, "counter", "HTTP connections that never became secure")
+            yield from family(name, "counter", "HTTP connections that never became secure")
             yield f"{name} {self.failed_handshakes}"
 
 
 def _failures(models: Iterable[ModelMetrics]) -> Iterator[str]:
     name = "nv_inference_request_failure"
-    yield from _family(name, "counter", "Requests not answered, by reason")
+    yield from family(name, "counter", "Requests not answered, by reason")
     for model in models:
         for reason, count in model.failures.items():
             yield f'{name}{{{model.labels},reason="{reason}"}} {count}'
@@ -268,16 +272,16 @@ _HISTOGRAMS = (
 
 def _histograms(models: list[ModelMetrics]) -> Iterator[str]:
     for attribute, (name, text) in _HISTOGRAMS:
-        yield from _family(name, "histogram", text)
+        yield from family(name, "histogram", text)
         for model in models:
             yield from getattr(model, attribute).lines(name, model.labels)
 
 
-def _family(name: str, kind: str, text: str) -> tuple[str, str]:
+def family(name: str, kind: str, text: str) -> tuple[str, str]:
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
 
 
-def _escape(value: str) -> str:
+def escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

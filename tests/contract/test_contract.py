@@ -6,7 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from modelpier_server import contract
 from modelpier_server.contract import (
     Batching,
+    Comparison,
     ContractError,
     Failure,
     FailureReason,
@@ -26,6 +27,8 @@ from modelpier_server.contract import (
     ModelReport,
     ModelState,
     Options,
+    Outcome,
+    OutputDifference,
     Plan,
     PlannedModel,
     Provider,
@@ -60,7 +63,7 @@ options = st.builds(
         st.floats(0, 1e6),
     ),
 )
-models = st.builds(
+plain = st.builds(
     PlannedModel,
     name=text,
     revision=text,
@@ -68,13 +71,27 @@ models = st.builds(
     uri=text,
     digest=st.none() | digests,
     weight=whole,
-    role=st.sampled_from(Role),
+    role=st.sampled_from([Role.REQUIRED, Role.CANDIDATE]),
     credentials=st.none() | text,
     options=options,
 )
+shadows = st.builds(replace, plain, role=st.just(Role.SHADOW), weight=st.integers(0, 100))
+models = plain | shadows
 plans = st.builds(Plan, text, st.integers(1, 2**53), st.lists(models, max_size=3).map(tuple))
 tensors = st.lists(
     st.builds(TensorSpec, text, text, st.lists(st.integers(-1, 2**40), max_size=4).map(tuple)), max_size=2
+)
+finite = st.floats(0, 1e300)
+comparisons = st.builds(
+    Comparison,
+    text,
+    st.dictionaries(st.sampled_from([outcome.value for outcome in Outcome]), whole),
+    st.lists(
+        st.builds(
+            OutputDifference, text, whole, whole, whole, finite, finite, finite, whole, finite, finite, whole, whole
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 reports = st.builds(
     Report,
@@ -97,6 +114,7 @@ reports = st.builds(
             size_bytes=whole,
             inputs=tensors.map(tuple),
             outputs=tensors.map(tuple),
+            shadow=st.lists(comparisons, max_size=2).map(tuple),
         ),
         max_size=2,
     ).map(tuple),
@@ -167,7 +185,13 @@ REPORT = json.loads(
         "",
         (
             ModelReport(
-                "m", "r", "1", ModelState.READY, timings={"load": 1.0}, inputs=(TensorSpec("x", "FP32", (-1, 3)),)
+                "m",
+                "r",
+                "1",
+                ModelState.READY,
+                timings={"load": 1.0},
+                inputs=(TensorSpec("x", "FP32", (-1, 3)),),
+                shadow=(Comparison("2", {"compared": 3}, (OutputDifference("y", 9, 8),)),),
             ),
         ),
     ).encode()
@@ -303,6 +327,13 @@ def test_a_changed_plan_does_not_pass(raw: bytes, data: st.DataObject) -> None:
 def test_no_signature_passes_by_being_odd(signature: str, key: str) -> None:
     with pytest.raises(ContractError):
         contract.verify(b"plan", signature, key)
+
+
+def test_a_shadow_gets_at_most_every_request() -> None:
+    shadow = PlannedModel("m", "r", "1", "u", weight=100, role=Role.SHADOW)
+    assert Plan.decode(Plan("o", 1, (shadow,)).encode()).models == (shadow,)
+    with pytest.raises(ContractError, match=r"plan\.models\[0\]\.weight: must be from 0 to 100 for a shadow"):
+        Plan.decode(Plan("o", 1, (replace(shadow, weight=101),)).encode())
 
 
 def test_every_planned_field_is_on_the_wire() -> None:

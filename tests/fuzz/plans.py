@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fuzz.targets import Check
 from modelpier_server.contract import (
     Batching,
+    Comparison,
     ContractError,
     Failure,
     FailureReason,
@@ -18,9 +20,11 @@ from modelpier_server.contract import (
     ModelReport,
     ModelState,
     Options,
+    OutputDifference,
     Plan,
     PlannedModel,
     Report,
+    Role,
     TensorSpec,
     sign,
     verify,
@@ -88,12 +92,15 @@ def seeds_plan() -> Mapping[str, bytes]:
         batching=Batching(max_delay=0.1, padding={"x": 0.0}, mask="x"), limits=Limits(priority_levels=2), threads=1
     )
     model = PlannedModel("m", "m-1", "1", "s3://a/b", digest="sha256:" + "0" * 64, options=options, credentials="c")
-    plan = Plan("owner", 2, (model,), "set")
+    shadow = replace(model, revision="m-2", version="2", weight=10, role=Role.SHADOW)
+    plan = Plan("owner", 2, (model, shadow), "set")
     tensors = (TensorSpec("x", "FP32", (-1, 3)),)
     report = ModelReport("m", "m-1", "1", ModelState.FAILED, reason=FailureReason.MODEL_INVALID, inputs=tensors)
+    differences = (Comparison("1", {"compared": 3}, (OutputDifference("y", 9, 8),)),)
+    compared = ModelReport("m", "m-2", "2", ModelState.READY, shadow=differences)
     return {
         "plan": b"\0" + plan.encode(),
-        "report": b"\1" + Report(1, True, 2, "", (report,)).encode(),
+        "report": b"\1" + Report(1, True, 2, "", (report, compared)).encode(),
         "failure": b"\2" + Failure(FailureReason.OUT_OF_MEMORY, "much\u00e9", "m-1").encode(),
         "signature": b"\3" + sign(_SIGNED, KEY).encode() + PUBLIC.encode() + _SIGNED,
         "admitted": b"\4" + plan.encode(),

@@ -15,6 +15,7 @@ Both sides import from this package alone: `names` (ports, paths, variables), `s
 from __future__ import annotations
 
 from modelpier_server.contract.decoding import ContractError
+from modelpier_server.contract.differences import Comparison, Outcome, OutputDifference
 from modelpier_server.contract.failure import Failure
 from modelpier_server.contract.names import (
     ADMIN_PORT,
@@ -57,7 +58,7 @@ from modelpier_server.contract.names import (
     URI_SCHEMES,
 )
 from modelpier_server.contract.options import Batching, GoldenTests, GraphOptimization, Limits, Options, Provider
-from modelpier_server.contract.plan import Plan, PlannedModel
+from modelpier_server.contract.plan import LARGEST_SHARE, Plan, PlannedModel
 from modelpier_server.contract.report import ModelReport, Report, TensorSpec
 from modelpier_server.contract.signing import sign, verify
 from modelpier_server.contract.states import FailureReason, ModelState, Role
@@ -86,6 +87,7 @@ __all__ = [
     "GRPC_PORT",
     "GRPC_SETTLE_SECONDS",
     "HTTP_PORT",
+    "LARGEST_SHARE",
     "LIVE_PATH",
     "METRICS_PATH",
     "MODEL_DIR",
@@ -102,6 +104,7 @@ __all__ = [
     "TERMINATION_LOG_LIMIT",
     "URI_SCHEMES",
     "Batching",
+    "Comparison",
     "ContractError",
     "Failure",
     "FailureReason",
@@ -111,6 +114,8 @@ __all__ = [
     "ModelReport",
     "ModelState",
     "Options",
+    "Outcome",
+    "OutputDifference",
     "Plan",
     "PlannedModel",
     "Provider",

@@ -10,6 +10,9 @@ from modelpier_server.contract import decoding
 from modelpier_server.contract.options import Options, read_options
 from modelpier_server.contract.states import Role
 
+LARGEST_SHARE = 100
+"""Percent."""
+
 
 @dataclass(frozen=True)
 class PlannedModel:
@@ -24,6 +27,8 @@ class PlannedModel:
     """`sha256:<64 hex>` of the file, or of the sorted listing of a folder; None: nothing is served before it is
     pinned."""
     weight: int = 100
+    """Share of the requests that name no version, in proportion to the others of the name; of a shadow: percent of
+    their answered requests, 0 to 100."""
     role: Role = Role.REQUIRED
     credentials: str | None = None
     """Name of the folder below CREDENTIALS_DIR."""
@@ -56,14 +61,18 @@ class Plan:
 
 def _model(value: Any, where: str) -> PlannedModel:
     data = decoding.mapping(value, where)
+    role = decoding.member(Role, data, "role", where)
+    weight = decoding.whole(data, "weight", where, default=100)
+    if role is Role.SHADOW and weight > LARGEST_SHARE:
+        raise decoding.ContractError(f"{where}.weight: must be from 0 to {LARGEST_SHARE} for a shadow: percent")
     return PlannedModel(
         name=decoding.text(data, "name", where),
         revision=decoding.text(data, "revision", where),
         version=decoding.text(data, "version", where),
         uri=decoding.text(data, "uri", where),
         digest=decoding.digest(data, where),
-        weight=decoding.whole(data, "weight", where, default=100),
-        role=decoding.member(Role, data, "role", where),
+        weight=weight,
+        role=role,
         credentials=decoding.optional_text(data, "credentials", where),
         options=read_options(data.get("options") or {}, f"{where}.options"),
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modelpier_server.contract import decoding
+from modelpier_server.contract.differences import Comparison, read_comparison
 from modelpier_server.contract.states import FailureReason, ModelState
 
 
@@ -36,6 +37,8 @@ class ModelReport:
     outputs: tuple[TensorSpec, ...] = ()
     batching: str = ""
     """What warm-up has found out about requests that share a run."""
+    shadow: tuple[Comparison, ...] = ()
+    """Of a shadow: how its answers differ, as of when the report was made; they make no new `serial`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,13 @@ def _report(value: Any, where: str) -> ModelReport:
         inputs=_tensors(data, "inputs", where),
         outputs=_tensors(data, "outputs", where),
         batching=str(data.get("batching", "")),
+        shadow=_comparisons(data, where),
     )
+
+
+def _comparisons(data: Mapping[str, Any], where: str) -> tuple[Comparison, ...]:
+    found = decoding.array(data, "shadow", where) if data.get("shadow") else []
+    return tuple(read_comparison(value, f"{where}.shadow[{i}]") for i, value in enumerate(found))
 
 
 def _tensors(data: Mapping[str, Any], key: str, where: str) -> tuple[TensorSpec, ...]:

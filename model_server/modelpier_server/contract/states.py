@@ -6,10 +6,11 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a model means for the readiness of its pod."""
+    """What a model means to its pod: readiness depends on what is required alone."""
 
     REQUIRED = "required"
     CANDIDATE = "candidate"
+    SHADOW = "shadow"  # answers nobody: repeats requests that others of its name have answered, to be compared
 
 
 class ModelState(StrEnum):

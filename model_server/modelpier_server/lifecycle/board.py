@@ -68,6 +68,7 @@ class Record(Generic[S]):
             inputs=self.session.inputs if self.session else (),
             outputs=self.session.outputs if self.session else (),
             batching=self.servable.batching if self.servable else "",
+            shadow=self.servable.compared if self.servable else (),
         )
 
 

@@ -92,7 +92,7 @@ class BringUp(Generic[S]):
 
     def _final(self, record: Record[S]) -> bool:
         """Whether a model that has crashed is given up."""
-        return record.planned.role is Role.CANDIDATE or len(record.crashes) > MOST_RELOADS
+        return record.planned.role is not Role.REQUIRED or len(record.crashes) > MOST_RELOADS
 
     async def crashed(self, record: Record[S], error: ModelError) -> None:
         """The model's own process ended, at whatever step. What production needs is loaded again, but not for ever; a
@@ -112,7 +112,7 @@ class BringUp(Generic[S]):
 
     async def _note(self, record: Record[S]) -> None:
         """A process after this one must not begin anew with a candidate that was given up here."""
-        if record.planned.role is not Role.CANDIDATE:
+        if record.planned.role is Role.REQUIRED:
             return
         digest = record.digest or ""
         await self.blocking(lambda: self._journal.crashed(record.planned, digest, Step.APART))

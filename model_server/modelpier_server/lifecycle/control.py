@@ -26,7 +26,9 @@ class Control(Generic[S]):
 
     def __init__(self, follower: Follower[S], models: Sequence[PlannedModel]) -> None:
         self._follower = follower
-        self._models = {model.name: model for model in models}
+        self._models = {model.name: model for model in models if model.role is not Role.SHADOW}
+        self._shadows = [model for model in models if model.role is Role.SHADOW]
+        """Always held; where no model of the name is loaded, they have nothing to do."""
         self._held: dict[str, PlannedModel] = dict(self._models)
         self._coming: dict[str, PlannedModel] = {}
         """On request, and not ready yet."""
@@ -97,7 +99,8 @@ class Control(Generic[S]):
 
     def _apply(self) -> None:
         self._generation += 1
-        self._follower.apply(Plan(OWNER, self._generation, (*self._held.values(), *self._coming.values())))
+        models = (*self._held.values(), *self._coming.values(), *self._shadows)
+        self._follower.apply(Plan(OWNER, self._generation, models))
 
 
 def _judge(record: Record[S]) -> None:

@@ -50,6 +50,7 @@ class Follower(Generic[S]):
         self._trusting = trusting
         self._drain = drain
         self._journal = journal or Journal(None)
+        self._mirror = tools.mirror
         self._bringup = BringUp(tools, self._changed, self._room, self._lost, again or Again(), journal=self._journal)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unloading: set[asyncio.Task[None]] = set()
@@ -98,6 +99,7 @@ class Follower(Generic[S]):
         self.board.records = {}
         for record in records:
             self._drop(record, seconds)
+        self._mirror([])
         self._wake()
         if self._unloading:
             await asyncio.wait(self._unloading, timeout=seconds + 1.0)
@@ -168,8 +170,8 @@ class Follower(Generic[S]):
             await asyncio.wait({*self._unloading})
 
     async def _after_required(self, record: Record[S]) -> None:
-        """A candidate that hangs, or takes the process down, must not keep production from coming up."""
-        while record.planned.role is Role.CANDIDATE and (coming := self._required_tasks()):
+        """A candidate or shadow that hangs, or takes the process down, must not keep production from coming up."""
+        while record.planned.role is not Role.REQUIRED and (coming := self._required_tasks()):
             # A plan that comes meanwhile may drop it, or change who is required.
             planned = asyncio.ensure_future(self._planned.wait())
             await asyncio.wait({*coming, planned}, return_when=asyncio.FIRST_COMPLETED)
@@ -191,14 +193,18 @@ class Follower(Generic[S]):
     def _publish(self) -> None:
         records = [*self.board.records.values()]
         ready = [r for r in records if r.state is ModelState.READY]
-        entries = [Entry(r.planned, r.servable) for r in ready if r.servable is not None]
+        held = [(r.planned, r.servable) for r in ready if r.servable is not None]
+        entries = [Entry(*pair) for pair in held if pair[0].role is not Role.SHADOW]
+        # The catalog is what callers see: of shadows it knows nothing.
+        seen = [r for r in (*records, *self.board.leaving) if r.planned.role is not Role.SHADOW]
         missing = [r for r in records if r.planned.role is Role.REQUIRED and r.state is not ModelState.READY]
         self._catalog.publish(
             entries,
-            [r.planned for r in records],
-            [r.report() for r in (*records, *self.board.leaving)],
+            [r.planned for r in records if r.planned.role is not Role.SHADOW],
+            [r.report() for r in seen],
             complete=bool(entries) and not missing,
         )
+        self._mirror(held)
         self.board.ready = self._catalog.ready
         self.board.changed()
         self._judge(records)

@@ -142,9 +142,9 @@ class Journal:
         self._enter(Entry(model.revision, digest, _wishes(model), step))
 
     def mark(self, model: PlannedModel) -> Mark | None:
-        """For the runs of a candidate; None where their end changes nothing."""
+        """For the runs of what is not required; None where their end changes nothing."""
         memory = self._memory
-        if memory is None or model.role is not Role.CANDIDATE:
+        if memory is None or model.role is Role.REQUIRED:
             return None
         with self._state:
             used = {*self._slots.values()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from modelpier_server.contract import Options, PlannedModel
+from modelpier_server.contract import Comparison, Options, PlannedModel
 from modelpier_server.repository.fetch import Fetched
 from modelpier_server.runtime import Session
 
@@ -22,6 +22,8 @@ class Servable(Protocol):
     def hung(self) -> bool: ...
     @property
     def batching(self) -> str: ...
+    @property
+    def compared(self) -> tuple[Comparison, ...]: ...
     def warm_up(self) -> Any: ...
     async def drain(self, timeout: float) -> Any: ...  # noqa: ASYNC109 - the scheduler's signature
     def close(self) -> None: ...
@@ -40,6 +42,9 @@ class Tools(Generic[S]):
     load: Callable[[Path, Options, threading.Event, str], Session]
     """Of what was fetched; the text is its digest."""
     serve: Callable[[Session, PlannedModel], S]
+    mirror: Callable[[Sequence[tuple[PlannedModel, S]]], None]
+    """Called with all that is ready, after each change of it and before the models that left are closed: connects
+    shadows with those whose requests they repeat."""
     release: Callable[[str], None]
     """Called with the digest of a model that is loaded no more."""
     sweep: Callable[[], None]

@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from modelpier_server.contract import Batching, PlannedModel
+from modelpier_server.contract import Batching, Comparison, PlannedModel, Role
 from modelpier_server.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol.signature import Signature
 from modelpier_server.runtime.session import Control, Session
@@ -35,7 +35,7 @@ from modelpier_server.scheduler.split import Piece, Split
 from modelpier_server.scheduler.suspects import Suspects
 from modelpier_server.scheduler.turns import Turns
 from modelpier_server.scheduler.work import Arrays, FutureWork, Stage, Work
-from modelpier_server.telemetry import Failure, Metrics
+from modelpier_server.telemetry import Failure, Histogram, Metrics, ModelMetrics
 
 log = logging.getLogger(__name__)
 CLOSE_LIMIT = 10.0
@@ -48,6 +48,18 @@ TIMES_LONGEST = 10
 HUNG_AFTER = 5.0
 """Seconds that a run gets to notice that it was told to end: a single operator cannot be ended."""
 _clock = time.perf_counter_ns
+Answered = tuple[Mapping[str, npt.NDArray[Any]], Arrays]
+"""Inputs and outputs of a request whose caller has its answer. They may be parts of something larger."""
+
+
+class Mirror(Protocol):
+    """Repeats requests on a shadow (`mirror.Mirror`)."""
+
+    @property
+    def version(self) -> str: ...
+
+    def offer(self, version: str, names: tuple[str, ...], answered: Sequence[Answered]) -> None: ...
+    def report(self) -> tuple[Comparison, ...]: ...
 
 
 class Servable:
@@ -65,8 +77,13 @@ class Servable:
         self.finding = Finding(0, "off: not probed yet")
         self.in_flight = 0
         """Requests taken and not answered yet."""
+        self.mirrors: tuple[Mirror, ...] = ()
+        """Of the shadows that repeat what this one has answered."""
+        self.mirror: Mirror | None = None
+        """Its own, while it is a shadow."""
         self._registry = metrics
-        self._metrics = metrics.hold(planned.name, planned.version)
+        self._shadow = planned.role is Role.SHADOW
+        self._metrics = self._own_metrics() if self._shadow else metrics.hold(planned.name, planned.version)
         self._all_outputs = tuple(self.signature.outputs)
         self._static = all(-1 not in spec.shape[1:] for spec in session.inputs)
         self._only = session.inputs[0].name if len(session.inputs) == 1 else None
@@ -128,6 +145,57 @@ class Servable:
         else:
             self.finding.padding = found
             self.finding.why += "; lengths are padded"
+
+    # ------------------------------------------------------------------------------------------ shadows
+    def stand_back(self) -> None:
+        """It is a shadow from now on: it does not use the event loop's time, and its requests count for themselves.
+        Autoscalers and dashboards read those of callers.
+        """
+        if not self._shadow:
+            self._shadow, self.mirrors = True, ()
+            self._registry.release(self._metrics)
+            self._count_in(self._own_metrics())
+
+    def stand_forward(self) -> None:
+        """It is a shadow no longer; its figures as one are dropped."""
+        if self._shadow:
+            self._shadow, self.mirror = False, None
+            self._count_in(self._registry.hold(self.name, self.version))
+
+    def _own_metrics(self) -> ModelMetrics:
+        return ModelMetrics(self.name, self.version)
+
+    def _count_in(self, metrics: ModelMetrics) -> None:
+        self._metrics.pending -= len(self._queue)
+        metrics.pending += len(self._queue)
+        self._metrics = metrics
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def run_seconds(self) -> Histogram:
+        return self._metrics.run_seconds
+
+    @property
+    def compared(self) -> tuple[Comparison, ...]:
+        """How it differs from those that answer, while it is a shadow."""
+        return self.mirror.report() if self.mirror is not None else ()
+
+    def _reflect(self, batch: Batch, answered: list[tuple[Work, Arrays]]) -> None:
+        """Hands what was answered to the shadows. An edge: nothing of theirs may reach the callers."""
+        inputs = {id(work): given for work, given in zip(batch.works, batch.inputs, strict=True)}
+        found: list[Answered] = [
+            (work.split.inputs, work.split.outputs) if isinstance(work, Piece) else (inputs[id(work)], result)
+            for work, result in answered
+        ]
+        for mirror in self.mirrors:
+            try:
+                mirror.offer(self.version, batch.outputs, found)
+            except Exception:
+                log.exception("a shadow could not be given what was answered")
 
     # ------------------------------------------------------------------------------------------ taking requests
     def submit(
@@ -276,7 +344,7 @@ class Servable:
         if self._delay and head.rows and self._may_wait(head):
             return False
         share = max(1, min(max_rows, self._queue_rows(head)) // head.rows) if head.rows else 1
-        on_loop = self.session.on_loop and self._placement.on_loop(head.elements * share)
+        on_loop = self.session.on_loop and not self._shadow and self._placement.on_loop(head.elements * share)
         if not (on_loop and self._credit > 0) and not self._may_start(on_loop):
             return False
         works = self._queue.take(head, max_rows)
@@ -309,7 +377,7 @@ class Servable:
 
     def _start_suspects(self) -> bool:
         elements = sum(work.elements for work in self._suspects.first)
-        on_loop = self.session.on_loop and self._placement.on_loop(elements)
+        on_loop = self.session.on_loop and not self._shadow and self._placement.on_loop(elements)
         if not self._may_start(on_loop):
             return False
         works, rest = self._suspects.next()
@@ -401,7 +469,7 @@ class Servable:
             assert self._loop is not None
             self._turns.ask(self, self._loop)
 
-    def _deliver(self, batch: Batch, outcome: Outcome) -> None:
+    def _deliver(self, batch: Batch, outcome: Outcome) -> None:  # noqa: C901, PLR0915 - the hot path: a call costs
         """Answers to all works of a batch that still wait."""
         metrics = self._metrics
         self._running.discard(batch)
@@ -412,6 +480,7 @@ class Servable:
         note_request = metrics.request_seconds.recent.append
         note_queue = metrics.queue_seconds.recent.append
         note_answer = metrics.serialise_seconds.recent.append
+        answered: list[tuple[Work, Arrays]] | None = [] if self.mirrors else None
         success = rows = waited = answering = 0
         start = _clock()
         for work, result in zip(batch.works, outcome.results, strict=True):
@@ -433,13 +502,15 @@ class Servable:
                 end = _clock()
                 success += 1
                 metrics.rows += work.rows or 1
-                queued, answered = batch.started - work.arrived, end - start
+                queued, spent = batch.started - work.arrived, end - start
                 waited += queued
-                answering += answered
+                answering += spent
                 note_request(end - work.arrived)
                 note_queue(queued)
-                note_answer(answered)
+                note_answer(spent)
                 start = end
+                if answered is not None:
+                    answered.append((work, result))
         metrics.success += success
         metrics.queue_ns += waited
         metrics.compute_input_ns += success * outcome.input_ns
@@ -450,6 +521,8 @@ class Servable:
         metrics.ran(rows or 1, (outcome.input_ns, outcome.infer_ns, outcome.output_ns + answering))
         if batch.rest:
             self._go_on(batch, outcome.results)
+        if answered:
+            self._reflect(batch, answered)
 
     def _go_on(self, batch: Batch, results: Sequence[Arrays | ServerError]) -> None:
         """With those whose run together with this batch has failed."""
@@ -577,7 +650,8 @@ class Servable:
             work.fail(Unavailable(self._refusal))
         for runner in self._runners:
             runner.stop()
-        self._registry.release(self._metrics)
+        if not self._shadow:
+            self._registry.release(self._metrics)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -63,13 +63,15 @@ class Split:
 
     def __init__(self, whole: Work, most: int, host: Host) -> None:
         self.whole = whole
+        self.inputs = whole.inputs
+        """Also after the whole was answered and has let go of them: for shadows."""
         self._most = most
         self._host = host
         self._cut = 0
         """Rows that pieces have been made of."""
         self._done = 0
         self._live: list[Piece] = []
-        self._outputs: list[npt.NDArray[Any]] = []
+        self.outputs: list[npt.NDArray[Any]] = []
         self._over = False
         whole.owner = self
 
@@ -103,9 +105,9 @@ class Split:
 
     def _store(self, piece: Piece, arrays: Arrays) -> bool:
         """Copies piece by piece: all at the end would keep the event loop for long."""
-        if not self._outputs:
-            self._outputs = [np.empty((self.whole.rows, *array.shape[1:]), array.dtype) for array in arrays]
-        for whole, array in zip(self._outputs, arrays, strict=True):
+        if not self.outputs:
+            self.outputs = [np.empty((self.whole.rows, *array.shape[1:]), array.dtype) for array in arrays]
+        for whole, array in zip(self.outputs, arrays, strict=True):
             if array.shape != (piece.rows, *whole.shape[1:]):
                 return False
             whole[piece.start : piece.start + piece.rows] = array
@@ -114,7 +116,7 @@ class Split:
     def succeed(self) -> bool:
         whole, self._over = self.whole, True
         whole.release()
-        return whole.succeed(self._outputs)
+        return whole.succeed(self.outputs)
 
     def fail(self, piece: Piece, error: ServerError) -> None:
         self._end(piece)

@@ -21,6 +21,7 @@ from modelpier_server.transport.plain import Plain
 from modelpier_server.transport.repository import NOBODY, Access, Repository
 from modelpier_server.transport.router import Router
 from modelpier_server.transport.server import App
+from modelpier_server.transport.shadows import Shadows
 from modelpier_server.transport.triton import Triton
 from modelpier_server.transport.v1 import V1
 
@@ -49,6 +50,7 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
         OpenInference(models),
         Triton(models, metrics),
         Repository(models, extras.repository),
+        Shadows(models),
         V1(models),
         Plain(models),
         Page(models, metrics),

@@ -205,3 +205,30 @@ def test_what_cannot_be_followed_is_refused(name: str, value: str) -> None:
     known = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_SAMPLER": "traceidratio"}
     with pytest.raises(SettingsError, match=name):
         read(LAPTOP, {**known, name: value})
+
+
+def test_shadows_of_a_laptop() -> None:
+    flags = ["--model", "a=x", "--model", "b=y", "--shadow", "a=z", "--shadow", "b=w", "--shadow-share", "b=5"]
+    models = read(flags, {}).models
+    assert [(m.name, m.weight) for m in models if m.role is contract.Role.SHADOW] == [("a", 100), ("b", 5)]
+    assert len({m.revision for m in models}) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--shadow", "b=z"], "--shadow: there is no --model b"),
+        (["--shadow", "a"], "--shadow: write NAME=URI"),
+        (["--shadow-share", "a=5"], "--shadow-share: there is no --shadow a"),
+        (["--shadow", "a=z", "--shadow-share", "a=101"], "--shadow-share: must be a whole number from 0 to 100"),
+        (["--shadow", "a=z", "--shadow-share", "a=half"], "--shadow-share: must be a whole number from 0 to 100"),
+    ],
+)
+def test_shadows_that_are_not_understood(flags: list[str], names: str) -> None:
+    with pytest.raises(SettingsError, match=names):
+        read(["--model", "a=x", *flags], {})
+
+
+def test_shadows_of_a_pod_come_with_its_plan() -> None:
+    with pytest.raises(SettingsError, match="--shadow"):
+        read(["--shadow", "a=z"], POD)

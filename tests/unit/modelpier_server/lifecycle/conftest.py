@@ -13,7 +13,7 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
-from modelpier_server.contract import ModelReport, ModelState, Options, Plan, PlannedModel, TensorSpec
+from modelpier_server.contract import Comparison, ModelReport, ModelState, Options, Plan, PlannedModel, TensorSpec
 from modelpier_server.errors import ModelError
 from modelpier_server.lifecycle.board import Board
 from modelpier_server.lifecycle.bringup import Again
@@ -63,6 +63,7 @@ class FakeServable:
     in_flight: int = 0
     hung: bool = False
     batching: str = ""
+    compared: tuple[Comparison, ...] = ()
     closed: bool = False
     drained: float | None = None
 
@@ -97,6 +98,8 @@ class World:
     now: dict[str, int] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
+    mirrored: list[Sequence[tuple[PlannedModel, FakeServable]]] = field(default_factory=list)
+    """All that was ready, after each change."""
     sweeps: int = 0
     ends_in_warm_up: int = 0
     """So many warm-ups from now on end the model's own process."""
@@ -143,7 +146,7 @@ class World:
         def sweep() -> None:
             self.sweeps += 1
 
-        return Tools(fetch, load, serve, self.released.append, sweep)
+        return Tools(fetch, load, serve, self.mirrored.append, self.released.append, sweep)
 
 
 class Bench:

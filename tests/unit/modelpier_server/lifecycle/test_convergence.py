@@ -86,12 +86,14 @@ def check(bench: Bench) -> None:
         try:
             found = bench.catalog.find(name, version)
         except (NotFound, Unavailable):
-            assert record.state is not ModelState.READY
+            assert record.state is not ModelState.READY or record.planned.role is Role.SHADOW
         else:
             assert not found.closed
             assert found.planned.revision in bench.board.records
+            assert bench.board.records[found.planned.revision].planned.role is not Role.SHADOW
         if record.state is ModelState.READY:
             assert record.digest == record.planned.digest or record.planned.digest is None
     required = [r for r in records if r.planned.role is Role.REQUIRED]
-    ready = any(r.state is ModelState.READY for r in records) and all(r.state is ModelState.READY for r in required)
+    answering = [r for r in records if r.planned.role is not Role.SHADOW]
+    ready = any(r.state is ModelState.READY for r in answering) and all(r.state is ModelState.READY for r in required)
     assert bench.catalog.ready == ready

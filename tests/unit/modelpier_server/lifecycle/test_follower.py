@@ -320,3 +320,38 @@ async def test_candidates_that_become_required_do_not_wait_for_each_other(world:
     await bench.reach(b=ModelState.READY, c=ModelState.READY)
     hold.set()
     await bench.reach(a=ModelState.READY)
+
+
+async def test_a_shadow_is_loaded_and_answers_nobody(world: World, bench: Bench) -> None:
+    bench.apply(model("a"), model("b", role=Role.SHADOW, weight=10))
+    await bench.reach(a=ModelState.READY, b=ModelState.READY)
+    assert {bench.catalog.find("m").planned.revision for _ in range(20)} == {"a"}
+    with pytest.raises(NotFound):
+        bench.catalog.find("m", "b")
+    assert [r.revision for r in bench.catalog.describe()] == ["a"]
+    assert [s.planned.revision for s in bench.catalog.serving()] == ["a"]
+    assert [(p.revision, p.role) for p, _ in world.mirrored[-1]] == [("a", Role.REQUIRED), ("b", Role.SHADOW)]
+    bench.apply(model("a"), model("b", role=Role.CANDIDATE, weight=100))  # promoted as it is
+    assert {bench.catalog.find("m").planned.revision for _ in range(20)} == {"a", "b"}
+    assert len(world.made) == 2
+    bench.apply(model("a"))
+    assert [p.revision for p, _ in world.mirrored[-1]] == ["a"], "told before it is closed"
+    await bench.until(lambda: bench.state("b") is None)
+
+
+async def test_a_shadow_alone_makes_nothing_ready(bench: Bench) -> None:
+    bench.apply(model("b", role=Role.SHADOW))
+    await bench.reach(b=ModelState.READY)
+    assert not bench.catalog.ready
+    with pytest.raises(NotFound):
+        bench.catalog.find("m")
+
+
+@pytest.mark.parametrize("step", ["fetch", "load", "warm"])
+async def test_a_shadow_that_fails_leaves_the_pod_ready(world: World, laptop: Bench, step: str) -> None:
+    world.faults[step, "b"] = [ModelError(FailureReason.MODEL_INVALID, "no model")]
+    laptop.apply(model("a"), model("b", role=Role.SHADOW))
+    await laptop.reach(a=ModelState.READY, b=ModelState.FAILED)
+    assert laptop.catalog.ready
+    assert not laptop.follower.fatal.done()
+    assert laptop.report("b").reason is FailureReason.MODEL_INVALID
