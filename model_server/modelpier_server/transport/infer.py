@@ -60,6 +60,9 @@ class InferHandler:
     def __call__(self, exchange: Exchange) -> None:
         """Raises ServerError for what is wrong at once."""
         servable = exchange.stash if exchange.stash is not None else self._find(exchange)
+        if (refusal := servable.full()) is not None:
+            exchange.refuse(refusal)
+            return
         try:
             request = decode(exchange.body, _header_length(exchange), servable.signature)
         except ServerError:
@@ -83,6 +86,7 @@ class InferHandler:
         versions.
         """
         exchange.stash = servable = self._find(exchange)
+        exchange.refusal = servable.full()
         return servable.limits.max_body_bytes
 
     def _find(self, exchange: Exchange) -> Servable:
