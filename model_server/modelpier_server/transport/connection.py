@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
@@ -361,6 +361,9 @@ class Connection(asyncio.Protocol):
             self._enter(Phase.IDLE)
         if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
             self._read(wanted=True)
+
+    def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        self._server.later(exchange, work)
 
     def reject(self, exchange: Exchange, error: ServerError) -> None:
         """Answers before the request was read to its end, and so for the last time."""

@@ -6,7 +6,7 @@ order: the connection keeps answers in the order of the requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,6 +90,10 @@ class Exchange:
     def refuse(self, error: QueueFull) -> None:
         """As `fail`, for an error that is told to many: its bytes are kept."""
         self.connection.answer_refusal(self, error)
+
+    def later(self, work: Coroutine[None, None, None]) -> None:
+        """What a direct handler does not do at once; raises ServerError as it does."""
+        self.connection.later(self, work)
 
     def abort(self) -> None:
         """The client is gone."""

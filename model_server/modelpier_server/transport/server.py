@@ -241,6 +241,19 @@ class Server:
             log.exception("a handler failed", extra={"path": exchange.match.path})
             exchange.fail(InferenceFailed("internal error; the server's log has it"))
 
+    def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        """The rest of a direct handler."""
+        self._spawn(exchange, self._finish(exchange, work))
+
+    async def _finish(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except ServerError as error:
+            exchange.fail(error)
+        except Exception:
+            log.exception("a handler failed", extra={"url": exchange.url.decode("latin-1")[:200]})
+            exchange.fail(InferenceFailed("internal error; the server's log has it"))
+
     async def _run(self, exchange: Exchange, handler: Handler) -> None:
         if exchange.record is not None:
             current.set(exchange.record)
