@@ -26,6 +26,7 @@ from modelpier_server.lifecycle.journal import Journal
 from modelpier_server.lifecycle.parts import Tools
 from modelpier_server.lifecycle.plans import LARGEST, Intake, Trust
 from modelpier_server.lifecycle.watch import watch
+from modelpier_server.offload import Decoder
 from modelpier_server.records import Recorder, Tracing
 from modelpier_server.repository.disk import Disk
 from modelpier_server.repository.fetch import Places, Repository
@@ -82,6 +83,7 @@ class Process:
         observed = settings.access_log > 0 or self._tracing is not None
         self._recorder = Recorder(settings.access_log, self._tracing) if observed else None
         self._catalog: Catalog[Servable] = Catalog()
+        self._decoder = Decoder()
         self._board: Board[Servable] = Board()
         self._disk = Disk(settings.model_dir, settings.model_storage, settings.model_dir / "graphs")
         places = Places(self._disk, settings.credentials_dir, settings.pvc_dir)
@@ -194,6 +196,7 @@ class Process:
             vertex=VertexRoutes(*settings.vertex) if settings.vertex is not None else None,
             tls=self._tls,
             keys=self._keys,
+            decoder=self._decoder,
         )
 
     async def _listen_grpc(self, extras: Extras) -> GrpcServer | None:
@@ -259,6 +262,7 @@ class Process:
             self._board.changed()  # answers who waits for the report
             await server.stop(LAST_ANSWERS)
         await self._follower.close(0.0)  # requests have had their time
+        self._decoder.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         log.info("drained")
@@ -273,6 +277,7 @@ class Process:
         if self._grpc is not None:
             await self._grpc.stop(LAST_ANSWERS, patient=False)
         await self._follower.close(0.0)
+        self._decoder.close()
         return EXIT_MODEL_FAILED
 
 

@@ -40,6 +40,8 @@ from modelpier_server.telemetry import Failure, Histogram, Metrics, ModelMetrics
 log = logging.getLogger(__name__)
 CLOSE_LIMIT = 10.0
 """Seconds that `close` waits for a run that does not end."""
+KEPT = 0.1
+"""Seconds that a full queue's refusal is said again as it is: to predict the wait for each costs more than it tells."""
 SWEEP_INTERVAL = 0.1
 """Seconds between looks for works whose time is over: one timer per model instead of one per request."""
 FAR_AWAY = float("inf")
@@ -112,6 +114,8 @@ class Servable:
         """Runs on the loop are left, for which there was no credit."""
         self._sweeping = False
         self._refusal: str | None = None
+        self._full: QueueFull | None = None
+        self._full_until = 0.0
         self._empty: asyncio.Event | None = None
 
     # ------------------------------------------------------------------------------------------ before it serves
@@ -232,6 +236,32 @@ class Servable:
         else:
             self._push(work)
 
+    def full(self) -> QueueFull | None:
+        """What is to be told to a request that comes now; None where there is room. It is asked before the body is
+        decoded, so that a refusal costs little; with levels of priority only the decoded request can say.
+
+        The error is kept and told again: whoever raises it lets its traceback hold what it was raised over.
+        """
+        if len(self._queue) < self.limits.max_queue or self._levels > 1 or self._refusal is not None:
+            return None
+        self._metrics.failures[Failure.REJECTED] += 1
+        now = time.monotonic()
+        if self._full is None or now >= self._full_until:
+            self._full, self._full_until = self._full_error(self._queue.last()), now + KEPT
+        return self._full
+
+    def check_room(self) -> None:
+        """As `full`, for who needs no kept one. Raises QueueFull."""
+        if (error := self.full()) is not None:
+            raise QueueFull(str(error), error.retry_after or 0.0)
+
+    def _full_error(self, work: Work) -> QueueFull:
+        """What the queue's bound means for `work`, or for one like it."""
+        wait = self._forecast.wait(self._ahead(work), max(1, self.session.instances))
+        return QueueFull(
+            f"model '{self.name}': {len(self._queue)} requests wait already; try again later", max(1.0, wait)
+        )
+
     def _rank(self, work: Work) -> None:
         """A work of a later level counts as one that has come later: it is overtaken by whoever comes within that
         time, and by nobody for ever.
@@ -241,10 +271,7 @@ class Servable:
 
     def _make_room(self, work: Work) -> None:
         """The queue is full. Raises QueueFull, unless somebody waits there who would be run after `work`."""
-        wait = self._forecast.wait(self._ahead(work), max(1, self.session.instances))
-        error = QueueFull(
-            f"model '{self.name}': {len(self._queue)} requests wait already; try again later", max(1.0, wait)
-        )
+        error = self._full_error(work)
         last = self._queue.last() if self._levels > 1 else work
         self._metrics.failures[Failure.REJECTED] += 1
         if last.order <= work.order:

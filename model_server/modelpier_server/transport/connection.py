@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from modelpier_server.errors import Cancelled, PayloadTooLarge, ServerError, Unavailable
+from modelpier_server.errors import Cancelled, PayloadTooLarge, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.transport import wire
@@ -206,7 +206,8 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if self._muted or exchange is None:
             return
-        self._body.append(body)
+        if exchange.refusal is None:
+            self._body.append(body)
         self._size += len(body)
         self._hold(exchange, len(body))
 
@@ -275,7 +276,10 @@ class Connection(asyncio.Protocol):
     def _hold(self, exchange: Exchange, size: int) -> None:
         if self._size > exchange.limit > 0:
             self._too_large(exchange)
-            return
+        elif exchange.refusal is None:
+            self._hold_more(exchange, size)
+
+    def _hold_more(self, exchange: Exchange, size: int) -> None:
         try:
             self._server.hold(exchange, exchange.held + size)
         except Unavailable as error:
@@ -292,6 +296,8 @@ class Connection(asyncio.Protocol):
             return
         if value.lower() != b"100-continue":
             self._refuse(417, "header expect: only 100-continue is known")
+        elif exchange.refusal is not None:
+            self.reject(exchange, exchange.refusal)  # instead of the word that the body waits for
         elif self._queue[0] is exchange and self._transport is not None:
             self._transport.write(wire.CONTINUE)
 
@@ -304,6 +310,15 @@ class Connection(asyncio.Protocol):
             self._deliver(exchange, (b"%b%d\r\n\r\n%b" % (self._server.json_prefix, len(body), body),))
         else:
             self.answer(exchange, 200, {"content-type": "application/json"}, (body,))
+
+    def answer_refusal(self, exchange: Exchange, error: QueueFull) -> None:
+        """Of an overloaded model: it must cost far less than what it spares, and is the same for many."""
+        plain = exchange.keep_alive and b"connection" not in exchange.headers and exchange.method != b"HEAD"
+        if plain and not exchange.answered and not self._server.closing:
+            exchange.status = error.status
+            self._deliver(exchange, (self._server.refusal(error),))
+        else:
+            exchange.fail(error)
 
     def answer(
         self, exchange: Exchange, status: int, headers: Mapping[str, str], parts: Sequence[bytes | memoryview]
@@ -346,6 +361,9 @@ class Connection(asyncio.Protocol):
             self._enter(Phase.IDLE)
         if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
             self._read(wanted=True)
+
+    def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        self._server.later(exchange, work)
 
     def reject(self, exchange: Exchange, error: ServerError) -> None:
         """Answers before the request was read to its end, and so for the last time."""

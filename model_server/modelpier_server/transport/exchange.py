@@ -6,11 +6,11 @@ order: the connection keeps answers in the order of the requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelpier_server.errors import ServerError
+from modelpier_server.errors import QueueFull, ServerError
 from modelpier_server.protocol.http import Body, Request, Response
 from modelpier_server.records import Record
 
@@ -35,7 +35,7 @@ class Exchange:
 
     __slots__ = (
         "answered", "body", "connection", "headers", "held", "keep_alive", "limit", "match", "method", "ready",
-        "record", "stash", "status", "url", "work",
+        "record", "refusal", "stash", "status", "url", "work",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, method: bytes, url: bytes, headers: dict[bytes, bytes]) -> None:
@@ -50,6 +50,8 @@ class Exchange:
         """Bytes that the body may have; 0: not looked up, because the body is small."""
         self.held = 0
         """Bytes of the body that count against the limit of all connections."""
+        self.refusal: QueueFull | None = None
+        """The answer that was certain before the body came: it is read past, and neither kept nor inflated."""
         self.answered = False
         self.ready: Sequence[bytes | memoryview] | None = None
         """The answer, while an earlier request of the connection has none."""
@@ -84,6 +86,14 @@ class Exchange:
 
     def fail(self, error: ServerError) -> None:
         self.send(Response.of_error(error))
+
+    def refuse(self, error: QueueFull) -> None:
+        """As `fail`, for an error that is told to many: its bytes are kept."""
+        self.connection.answer_refusal(self, error)
+
+    def later(self, work: Coroutine[None, None, None]) -> None:
+        """What a direct handler does not do at once; raises ServerError as it does."""
+        self.connection.later(self, work)
 
     def abort(self) -> None:
         """The client is gone."""

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
-from modelpier_server.errors import InvalidRequest, ServerError, Unavailable
+from modelpier_server.errors import DeadlineExceeded, InvalidRequest, ServerError, Unavailable
+from modelpier_server.offload import LARGE, Decoder
 from modelpier_server.protocol.infer_request import InferRequest, decode
 from modelpier_server.protocol.infer_response import encode
 from modelpier_server.scheduler.servable import Servable
@@ -54,17 +56,43 @@ class InferCall(Work):
 class InferHandler:
     """A direct handler."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, decoder: Decoder | None = None) -> None:
+        """`decoder` of large bodies; None: they are decoded as all others."""
         self._catalog = catalog
+        self._decoder = decoder
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises ServerError for what is wrong at once."""
         servable = exchange.stash if exchange.stash is not None else self._find(exchange)
+        if (refusal := servable.full()) is not None:
+            exchange.refuse(refusal)
+            return
         try:
-            request = decode(exchange.body, _header_length(exchange), servable.signature)
+            length = _header_length(exchange)
+            body = exchange.body
+            if len(body) > LARGE and self._decoder is not None and (length is None or length > LARGE):
+                exchange.later(self._decode_large(exchange, length, servable, self._decoder))
+                return
+            request = decode(body, length, servable.signature)
         except ServerError:
             servable.reject()
             raise
+        self._enqueue(exchange, request, servable)
+
+    async def _decode_large(self, exchange: Exchange, length: int | None, servable: Servable, decoder: Decoder) -> None:
+        """Its time begins now, and not when it has been decoded."""
+        try:
+            async with asyncio.timeout(servable.limits.request_timeout):
+                request = await decoder.decode(exchange.body, length, servable.signature)
+        except TimeoutError:
+            servable.reject()
+            raise DeadlineExceeded(f"model '{servable.name}': no answer within the request's time") from None
+        except ServerError:
+            servable.reject()
+            raise
+        self._enqueue(exchange, request, servable)
+
+    def _enqueue(self, exchange: Exchange, request: InferRequest, servable: Servable) -> None:
         call = InferCall(exchange, request, servable)
         if exchange.record is not None:
             call.record = exchange.record
@@ -83,6 +111,7 @@ class InferHandler:
         versions.
         """
         exchange.stash = servable = self._find(exchange)
+        exchange.refusal = servable.full()
         return servable.limits.max_body_bytes
 
     def _find(self, exchange: Exchange) -> Servable:

@@ -110,6 +110,7 @@ class Models:
         record = current.get()
         if record is not None:
             record.served(servable.name, servable.version)
+        servable.check_room()
         try:
             reading = read(servable.signature)
         except ServerError:

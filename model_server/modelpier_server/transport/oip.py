@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from modelpier_server.contract import LIVE_PATH, READY_PATH
+from modelpier_server.offload import Decoder
 from modelpier_server.protocol import example, schemas
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
@@ -42,8 +43,9 @@ _METADATA = shape_of(
 class OpenInference:
     """Handlers of the family; `infer` is the hot path and lives in its own module."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, decoder: Decoder | None = None) -> None:
         self._models = models
+        self._decoder = decoder
         self._catalog = models.catalog
         self._version = server_version()
 
@@ -58,7 +60,7 @@ class OpenInference:
             answer_of_model=schemas.infer_response,
             example=lambda served: example.infer_request(served.signature, served.finding.size),
         )
-        infer = InferHandler(self._catalog)
+        infer = InferHandler(self._catalog, self._decoder)
         for path in MODEL_PATHS:
             router.add_direct("POST", f"{path}/infer", infer, infer.body_limit, about)
             router.add("GET", path, self.model, about=About(TAG, "Model metadata", _METADATA, statuses=LOOKUP))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelpier_server.contract import METRICS_PATH
+from modelpier_server.offload import Decoder
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.protocol.schemas import TEXT
 from modelpier_server.records import Recorder
@@ -39,6 +40,8 @@ class Extras:
     vertex: VertexRoutes | None = None
     tls: Tls | None = None
     keys: Keys | None = None
+    decoder: Decoder | None = None
+    """Of large bodies; None: they are decoded as all others."""
 
 
 def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = None) -> App:
@@ -47,7 +50,7 @@ def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = No
     router, models = Router(), Models(catalog)
     families = (
         Clouds(models, extras.vertex),  # first: the routes of Vertex AI are the caller's to choose
-        OpenInference(models),
+        OpenInference(models, extras.decoder),
         Triton(models, metrics),
         Repository(models, extras.repository),
         Shadows(models),

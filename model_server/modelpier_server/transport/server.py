@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from modelpier_server.errors import InferenceFailed, ServerError, Unavailable
+from modelpier_server.errors import InferenceFailed, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.protocol.inflate import Inflation
@@ -174,6 +174,16 @@ class Server:
         self.now = self.clock()
         self.date = wire.date_line()
         self.json_prefix = wire.json_prefix(self.date)
+        self._refusal: tuple[QueueFull | None, bytes] = (None, b"")
+
+    def refusal(self, error: QueueFull) -> bytes:
+        """The whole answer, of which the last one is kept for as long as its date is right."""
+        told, raw = self._refusal
+        if told is not error:
+            response = Response.of_error(error)
+            raw = wire.head(response.status, self.date, response.headers, len(response.body), b"") + response.body
+            self._refusal = (error, raw)
+        return raw
 
     # ------------------------------------------------------------------------------------------ requests
     def body_limit(self, exchange: Exchange) -> int:
@@ -196,7 +206,9 @@ class Server:
         if exchange.match is None and not self._route(exchange):
             return
         encoding = exchange.headers.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
+        if exchange.refusal is not None:
+            exchange.refuse(exchange.refusal)
+        elif encoding is not None and encoding.lower() != b"identity":
             self._spawn(exchange, self._inflate(exchange, encoding.decode("latin-1")))
         else:
             self._handle(exchange)
@@ -229,6 +241,19 @@ class Server:
             log.exception("a handler failed", extra={"path": exchange.match.path})
             exchange.fail(InferenceFailed("internal error; the server's log has it"))
 
+    def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        """The rest of a direct handler."""
+        self._spawn(exchange, self._finish(exchange, work))
+
+    async def _finish(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except ServerError as error:
+            exchange.fail(error)
+        except Exception:
+            log.exception("a handler failed", extra={"url": exchange.url.decode("latin-1")[:200]})
+            exchange.fail(InferenceFailed("internal error; the server's log has it"))
+
     async def _run(self, exchange: Exchange, handler: Handler) -> None:
         if exchange.record is not None:
             current.set(exchange.record)
@@ -244,6 +269,8 @@ class Server:
     async def _inflate(self, exchange: Exchange, encoding: str) -> None:
         """In a thread: zlib releases the GIL, and a small body may become a large one."""
         exchange.limit = exchange.limit or self.body_limit(exchange)
+        if exchange.refusal is not None:
+            exchange.refuse(exchange.refusal)
         if exchange.answered:
             return
         try:

@@ -7,15 +7,11 @@ and gets `Ran` or `Failed`. The end of the control socket is the end of the work
 
 from __future__ import annotations
 
-import socket
-
 import msgspec
 
 from modelpier_server.contract import FailureReason, Options, TensorSpec
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, OutOfMemory, ServerError
-
-LARGEST = 1 << 17
-"""Bytes of a message, below the default send buffer of Linux, 212,992: enough for a thousand tensors."""
+from modelpier_server.ipc.packets import Place
 
 ERRORS: dict[str, type[ServerError]] = {
     error.__name__: error for error in (InvalidRequest, InferenceFailed, OutOfMemory, Cancelled)
@@ -56,16 +52,6 @@ class Abort(msgspec.Struct, tag=True, frozen=True, array_like=True):
     run: int
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a tensor lies in an arena. `size` in bytes; BYTES as in the binary tensor extension."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    offset: int
-    size: int
-
-
 class Run(msgspec.Struct, frozen=True, array_like=True):
     inputs: list[Place]
     outputs: tuple[str, ...]
@@ -84,41 +70,3 @@ class Failed(msgspec.Struct, tag=True, frozen=True, array_like=True):
     error: str
     """Of ERRORS."""
     text: str
-
-
-encode = msgspec.msgpack.Encoder().encode
-
-
-class TooLarge(Exception):  # noqa: N818 - says what happened
-    """A message that no packet holds: that of a model with very many tensors."""
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends through which a message of LARGEST goes, whatever the machine's default is. Raises OSError."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST)
-    return ends
-
-
-def send(target: socket.socket, raw: bytes) -> None:
-    """An encoded message. Raises TooLarge; EOFError when the other side is gone."""
-    if len(raw) > LARGEST:
-        raise TooLarge(f"the message about its tensors has {len(raw)} bytes, and {LARGEST} at most can be sent")
-    try:
-        target.send(raw)
-    except ConnectionError as error:
-        raise EOFError from error
-
-
-def receive(source: socket.socket) -> bytes:
-    """A message. Raises TooLarge; EOFError when the other side is gone."""
-    try:
-        raw, _, flags, _ = source.recvmsg(LARGEST)
-    except ConnectionError as error:
-        raise EOFError from error
-    if flags & socket.MSG_TRUNC:
-        raise TooLarge(f"a message of more than {LARGEST} bytes came")
-    if not raw:
-        raise EOFError
-    return raw

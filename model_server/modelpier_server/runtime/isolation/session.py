@@ -29,23 +29,9 @@ import numpy.typing as npt
 
 from modelpier_server.contract import FailureReason, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime.isolation.arena import Arena
-from modelpier_server.runtime.isolation.messages import (
-    ERRORS,
-    Abort,
-    Failed,
-    Load,
-    Loaded,
-    Open,
-    Ran,
-    Refused,
-    Run,
-    TooLarge,
-    encode,
-    pair,
-    receive,
-    send,
-)
+from modelpier_server.ipc.arena import Arena
+from modelpier_server.ipc.packets import TooLarge, encode, pair, receive, send
+from modelpier_server.runtime.isolation.messages import ERRORS, Abort, Failed, Load, Loaded, Open, Ran, Refused, Run
 from modelpier_server.runtime.session import Control, Session
 from modelpier_server.runtime.tensors import Axes
 

@@ -20,22 +20,9 @@ import msgspec
 
 from modelpier_server.contract import FailureReason
 from modelpier_server.errors import InferenceFailed, ModelError, OutOfMemory, ServerError
-from modelpier_server.runtime.isolation.arena import Arena, end_of
-from modelpier_server.runtime.isolation.messages import (
-    LARGEST,
-    Abort,
-    Failed,
-    Load,
-    Loaded,
-    Open,
-    Ran,
-    Refused,
-    Run,
-    TooLarge,
-    encode,
-    receive,
-    send,
-)
+from modelpier_server.ipc.arena import Arena, end_of
+from modelpier_server.ipc.packets import LARGEST, TooLarge, encode, receive, send
+from modelpier_server.runtime.isolation.messages import Abort, Failed, Load, Loaded, Open, Ran, Refused, Run
 from modelpier_server.runtime.local import load
 from modelpier_server.runtime.session import Control, Session
 

@@ -68,6 +68,7 @@ class Infer:
             record.served(servable.name, servable.version)
         if size > limits.max_body_bytes:
             raise PayloadTooLarge(f"message: more than the {limits.max_body_bytes} bytes that this model takes")
+        servable.check_room()
         try:
             request = decode(message, servable.signature)
         except ServerError:

@@ -24,6 +24,7 @@ import pytest
 
 from modelpier_server.contract import FailureReason, Options, Provider
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
+from modelpier_server.ipc import packets
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.runtime import Control, load
 from modelpier_server.runtime.isolation import IsolatedSession, load_isolated, messages, worker
@@ -276,12 +277,12 @@ def test_a_load_ends_when_it_is_no_longer_wanted(tmp_path: Path, monkeypatch: py
 
 def test_a_process_ends_with_its_server_in_the_middle_of_a_load(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.onnx")  # nobody writes: a load that never ends
-    ours, theirs = messages.pair()
+    ours, theirs = packets.pair()
     number = str(theirs.fileno())
     with theirs:
         worker = subprocess.Popen([sys.executable, "-P", "-m", WORKER, number], pass_fds=(theirs.fileno(),))
     try:
-        messages.send(ours, messages.encode(messages.Load(str(tmp_path / "m.onnx"), Options())))
+        packets.send(ours, packets.encode(messages.Load(str(tmp_path / "m.onnx"), Options())))
         held = _wait_until_opened(tmp_path / "m.onnx")
         ours.close()
         assert worker.wait(10) == 0

@@ -11,6 +11,7 @@ import pytest
 
 from modelpier_server.contract import Limits
 from modelpier_server.scheduler import Servable
+from modelpier_server.telemetry import Failure
 from support import onnx_models
 from support.serving import Gated, Running, gated, planned, request_bytes, running, servable, tensor, until
 
@@ -105,3 +106,60 @@ async def test_a_model_that_fails_is_a_500_for_who_is_to_blame_alone(tmp_path: P
         assert "the model failed" in answer.error
         inputs[1]["data"] = [3]
         assert (await client.infer({"inputs": inputs})).status == 200
+
+
+@pytest.fixture
+async def crowded(blocked: tuple[Running, Servable, Gated]) -> tuple[Running, Servable, Gated]:
+    """One request runs and two wait: there is no room."""
+    state, served, session = blocked
+    for count in (1, 2, 3):
+        await (await state.client()).send(request_bytes("POST", INFER, GOOD))
+        await until(partial(_running, served, session, count))
+    return blocked
+
+
+@pytest.mark.parametrize("path", [INFER, "/v1/models/m:predict", "/v2/models/m/generate"])
+async def test_a_full_queue_is_asked_before_the_body_is_decoded(
+    crowded: tuple[Running, Servable, Gated], path: str
+) -> None:
+    state, served, _ = crowded
+    client = await state.client()
+    refused = served._metrics.failures[Failure.REJECTED]
+    for _ in range(3):
+        answer = await client.request("POST", path, b"no JSON")
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "2 requests wait" in answer.error
+        assert "date" in answer.headers
+    assert served._metrics.failures[Failure.REJECTED] == refused + 3
+    assert served._metrics.failures[Failure.OTHER] == 0
+    assert state.metrics.http_responses[429] == 3
+
+
+async def test_the_body_of_a_refused_request_is_not_kept(tmp_path: Path) -> None:
+    plan = planned(instances=1, limits=Limits(max_queue=1, max_body_bytes=1 << 20))
+    served, session = gated(onnx_models.identity(), tmp_path, plan, rows=1)
+    async with running(served) as state:
+        for count in (1, 2):
+            await (await state.client()).send(request_bytes("POST", INFER, GOOD))
+            await until(partial(_running, served, session, count))
+        held = state.server.buffered
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, b"", {"Content-Length": 300_000, "Content-Encoding": "gzip"}))
+        await client.send(b"x" * 200_000)
+        await until(lambda: any(c._size > 100_000 for c in state.server.connections))
+        assert state.server.buffered == held
+        await client.send(b"x" * 100_000)
+        assert (await client.answer()).status == 429  # what is no gzip was not inflated
+        session.gate.set()
+        await until(lambda: not served.in_flight)
+        assert (await client.request("POST", INFER, GOOD)).status == 200  # on the same connection
+
+
+async def test_who_asks_before_sending_a_body_is_refused_without_it(crowded: tuple[Running, Servable, Gated]) -> None:
+    state, *_ = crowded
+    client = await state.client()
+    head = {"Content-Length": "00900", "Expect": "100-continue"}
+    await client.send(request_bytes("POST", INFER, b"", head))
+    assert (await client.answer()).status == 429
+    assert await client.closed()

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelpier_server.ipc.packets import Place
 from modelpier_server.protocol import binary
 from modelpier_server.protocol.datatypes import DATATYPES
-from modelpier_server.runtime.isolation.messages import Place
+from modelpier_server.protocol.http import Body
 
 ALIGNMENT = 64
 """A cache line, and what vector instructions like best."""
@@ -48,8 +49,8 @@ class Arena:
         return len(self._map)
 
     def see(self, capacity: int) -> None:
-        """Follows the other side, which made the memory larger."""
-        if capacity > self.capacity:
+        """Follows the other side, which made the memory larger or smaller."""
+        if capacity != self.capacity:
             # The old mapping goes when the last array in it goes.
             self._map = mmap.mmap(self.descriptor, capacity)
 
@@ -77,6 +78,24 @@ class Arena:
             return binary.strings(view, place.shape, place.name)
         array: npt.NDArray[Any] = np.frombuffer(view, datatype.numpy)
         return array.reshape(place.shape)
+
+    def put_bytes(self, data: Body) -> None:
+        """Without its being mapped: for what only the other side reads, from the start. Raises OSError. The
+        interpreter is free meanwhile.
+        """
+        self._reserve(len(data))
+        view, at = memoryview(data), 0
+        while at < len(view):
+            at += os.pwrite(self.descriptor, view[at:], at)
+
+    def view(self, size: int) -> memoryview:
+        """The first bytes, good until they are written again."""
+        return memoryview(self._map)[:size]
+
+    def shrink(self) -> None:
+        """Gives back what a large message took; nothing that was taken of it may be used any longer."""
+        os.ftruncate(self.descriptor, SMALLEST)
+        self.see(SMALLEST)
 
     def close(self) -> None:
         """Arrays that were taken keep their memory until they go."""

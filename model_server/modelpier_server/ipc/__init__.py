@@ -1,0 +1,1 @@
+"""What processes of one server share: memory and small messages. Used by `runtime.isolation` and by `offload`."""
