@@ -62,17 +62,17 @@ def pytest(*args: str) -> tuple[str, ...]:
 
 CONTROL_PLANE = "control_plane and not heavy"
 STAGES = (
-    Stage("check", 2, ("make", "--no-print-directory", "check")),
-    Stage("cluster-build", 9, ("make", "--no-print-directory", "cluster-build"), required=True),
-    Stage("unit", 3, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
+    Stage("check", 1.5, ("make", "--no-print-directory", "check")),
+    Stage("cluster-build", 7.5, ("make", "--no-print-directory", "cluster-build"), required=True),
+    Stage("unit", 4, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
     Stage(
-        "convergence", 3, pytest("tests/convergence", "-m", "not control_plane and not heavy", "-n", "2"), required=True
+        "convergence", 2.5, pytest("tests/convergence", "-m", "not control_plane and not heavy", "-n", "2"), required=True
     ),
     Stage("fuzz", 3, pytest("tests/fuzz"), required=True),
-    Stage("server", 4, pytest("tests/server"), required=True),
-    Stage("control-plane", 8, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
-    Stage("cluster", 4, pytest("tests/cluster"), required=True),
-    Stage("e2e", 13, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
+    Stage("server", 6, pytest("tests/server"), required=True),
+    Stage("control-plane", 7.5, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
+    Stage("cluster", 2.5, pytest("tests/cluster"), required=True),
+    Stage("e2e", 10.5, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
 )
 HEAVY = Stage("heavy", 60, pytest("tests", "-m", "heavy"))
 """Only when asked for by name: torch, long loads, gigabytes of images."""
