@@ -61,13 +61,12 @@ def pytest(*args: str) -> tuple[str, ...]:
 
 
 CONTROL_PLANE = "control_plane and not heavy"
+IN_MEMORY = "not control_plane and not heavy"
 STAGES = (
     Stage("check", 1.5, ("make", "--no-print-directory", "check")),
     Stage("cluster-build", 7.5, ("make", "--no-print-directory", "cluster-build"), required=True),
     Stage("unit", 4, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
-    Stage(
-        "convergence", 2.5, pytest("tests/convergence", "-m", "not control_plane and not heavy", "-n", "2"), required=True
-    ),
+    Stage("convergence", 2.5, pytest("tests/convergence", "-m", IN_MEMORY, "-n", "2"), required=True),
     Stage("fuzz", 3, pytest("tests/fuzz"), required=True),
     Stage("server", 6, pytest("tests/server"), required=True),
     Stage("control-plane", 7.5, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
