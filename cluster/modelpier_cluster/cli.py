@@ -14,6 +14,7 @@ from modelpier_cluster.build import KUBE, MODULES, build
 from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.guarded import find_detached
+from modelpier_cluster.handover import AS_ROOT, take_environment
 from modelpier_cluster.hidden import HIDDEN
 from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push, unpacked_size
 from modelpier_cluster.loopback import ControlPlane
@@ -260,8 +261,11 @@ def _build(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    os.environ["PATH"] = search_path()
     try:
+        if len(argv) > 1 and argv[0] == AS_ROOT:
+            os.environ.update(take_environment(Path(argv[1]), os.environ.get("SUDO_UID")))
+            argv = argv[2:]
+        os.environ["PATH"] = search_path()
         if argv and argv[0] in HIDDEN:
             HIDDEN[argv[0]](Path(argv[1]), argv[2:])
         else:
