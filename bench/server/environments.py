@@ -17,6 +17,8 @@ from modelpier_cluster.paths import cache_root
 
 PEERS = Path(__file__).parent / "peers"
 INSTALL_SECONDS = 1200.0
+MESSAGE = 500
+"""Characters of an installer's complaint that the table shows."""
 SHORT = 12
 """Digits of the key in a folder's name."""
 
@@ -90,5 +92,6 @@ def _uv(*arguments: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstallable(str(error)) from error
     if result.returncode:
-        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-        raise NotInstallable(lines[0] if lines else f"uv {arguments[0]} ended with status {result.returncode}")
+        # uv breaks its lines at the width of a terminal, in the middle of a sentence.
+        said = " ".join(result.stderr.split())[:MESSAGE]
+        raise NotInstallable(said or f"uv {arguments[0]} ended with status {result.returncode}")

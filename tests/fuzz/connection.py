@@ -33,7 +33,7 @@ from modelpier_server.transport import Extras, HttpLimits, Server, inference_app
 from modelpier_server.transport.connection import Connection
 from support.serving import Shelf, planned, request_bytes
 
-STATUSES = frozenset({100, 200, 400, 403, 404, 405, 413, 415, 417, 431, 501, 503})
+STATUSES = frozenset({100, 200, 400, 403, 404, 405, 413, 415, 417, 431, 501, 503, 505})
 UNSTABLE = frozenset({413, 431, 503})
 """Depend on how much has come at once."""
 LIMITS = HttpLimits(max_header_bytes=2048, max_headers=20, max_buffered_bytes=1 << 15, max_pipelined=4)
