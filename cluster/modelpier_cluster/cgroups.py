@@ -1,6 +1,7 @@
 """Control groups for nodes, on cgroup v1, on cgroup v2 under systemd, and on cgroup v2 without it.
 
-Every node's kubelet gets a group of its own, `<cluster's group>/<node>`, with all controllers:
+Every node's kubelet gets a group of its own, `<cluster's group>/<node>`, with all controllers; `<cluster>` is the
+Folder's unique name, as the machine has one tree of groups for the clusters of all its users:
 
   v1                   /modelpier/<cluster> in every hierarchy
   v2 under systemd     a scope unit with Delegate=yes, which systemd then leaves to us
@@ -57,7 +58,10 @@ class Placement:
 
 
 def placement(cluster: str, leaf_entry: tuple[str, ...], *, unified: bool, systemd: bool) -> Placement:
-    """Where `cluster` goes. `leaf_entry` begins a command that moves itself into the leaf and becomes the rest."""
+    """Where the cluster of this unique name goes.
+
+    `leaf_entry` begins a command that moves itself into the leaf and becomes the rest.
+    """
     if not unified or not systemd:
         return Placement(f"/{PARENT}/{cluster}", ())
     scope = ("systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope_name(cluster)}")
@@ -168,6 +172,6 @@ def remove_group(group: str, root: Path = ROOT, remove: Callable[[Path], None] =
 
 
 def stop_scope(cluster: str) -> None:
-    """Let systemd forget the scope of `cluster`, if there is one."""
+    """Let systemd forget the scope of the cluster of this unique name, if there is one."""
     if is_unified() and systemd_runs() and os.geteuid() == 0:
         succeeds("systemctl", "stop", "--quiet", scope_name(cluster))

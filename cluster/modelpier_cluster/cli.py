@@ -14,6 +14,7 @@ from modelpier_cluster.build import KUBE, MODULES, build
 from modelpier_cluster.commands import search_path
 from modelpier_cluster.errors import ClusterError
 from modelpier_cluster.guarded import find_detached
+from modelpier_cluster.handover import AS_ROOT, take_environment
 from modelpier_cluster.hidden import HIDDEN
 from modelpier_cluster.images import BASE_IMAGE, ImageBuild, build_image, ensure_base, push, unpacked_size
 from modelpier_cluster.loopback import ControlPlane
@@ -34,6 +35,7 @@ from modelpier_cluster.spec import ClusterSpec, Options, cluster_folder
 from modelpier_cluster.status import environment, render, status
 
 Arguments = argparse.Namespace
+PROXY_MODES = ("iptables", "nftables")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,19 +97,47 @@ def _timeout(sub: argparse.ArgumentParser) -> None:
 def _up_options(sub: argparse.ArgumentParser) -> None:
     default = Options()
     env = os.environ.get
-    sub.add_argument("--nodes", type=int, default=int(env("MODELPIER_CLUSTER_NODES", "1")), help="1 to 9")
-    gpus = int(env("MODELPIER_CLUSTER_GPUS", str(default.gpus)))
+    # argparse converts defaults that are text, so that a wrong variable stops `up` and no other verb.
+    nodes = env("MODELPIER_CLUSTER_NODES", "1")
+    sub.add_argument("--nodes", type=_number("MODELPIER_CLUSTER_NODES"), default=nodes, help="1 to 9")
+    gpus = env("MODELPIER_CLUSTER_GPUS", str(default.gpus))
     _timeout(sub)
-    sub.add_argument("--gpus", type=int, default=gpus, help="pretended GPUs per node (8)")
+    gpu_number = _number("MODELPIER_CLUSTER_GPUS")
+    sub.add_argument("--gpus", type=gpu_number, default=gpus, help="pretended GPUs per node (8)")
     sub.add_argument("--control-plane-only", action="store_true", help="no root, no nodes, on 127.0.0.1")
     grace = env("MODELPIER_CLUSTER_NODE_MONITOR_GRACE", default.node_monitor_grace)
     sub.add_argument("--node-monitor-grace", default=grace, help="silence after which a node is NotReady (12s)")
     proxy = env("MODELPIER_CLUSTER_PROXY_MODE", default.proxy_mode)
-    sub.add_argument("--proxy-mode", choices=["iptables", "nftables"], default=proxy)
-    arguments = shlex.split(env("MODELPIER_CLUSTER_API_SERVER_ARGUMENTS", ""))
-    sub.add_argument("--api-server-argument", action="append", default=arguments, metavar="--FLAG=VALUE")
+    modes = " or ".join(PROXY_MODES)
+    sub.add_argument("--proxy-mode", type=_proxy_mode, default=proxy, metavar="MODE", help=f"{modes} ({proxy})")
+    sub.add_argument("--api-server-argument", action="append", default=[], metavar="--FLAG=VALUE")
     gates = env("MODELPIER_CLUSTER_KUBELET_FEATURE_GATES", "").replace(",", " ").split()
     sub.add_argument("--kubelet-feature-gate", action="append", default=gates, metavar="NAME=true|false")
+
+
+def _number(variable: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not (text.isascii() and text.isdigit()):
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number (the flag's value, or that of {variable})")
+        return int(text)
+
+    return convert
+
+
+def _proxy_mode(text: str) -> str:
+    if text not in PROXY_MODES:
+        modes = " or ".join(PROXY_MODES)
+        raise argparse.ArgumentTypeError(f"{text!r}: {modes} (the flag's value, or MODELPIER_CLUSTER_PROXY_MODE's)")
+    return text
+
+
+def _api_server_arguments(arguments: Arguments) -> tuple[str, ...]:
+    """Those of the environment, then those of the command line. Raises ClusterError."""
+    variable = "MODELPIER_CLUSTER_API_SERVER_ARGUMENTS"
+    try:
+        return (*shlex.split(os.environ.get(variable, "")), *arguments.api_server_argument)
+    except ValueError as error:
+        raise ClusterError(f"{variable}: {error}; quote it as a shell would read it") from error
 
 
 def _options(arguments: Arguments) -> Options:
@@ -115,7 +145,7 @@ def _options(arguments: Arguments) -> Options:
         gpus=arguments.gpus,
         node_monitor_grace=arguments.node_monitor_grace,
         proxy_mode=arguments.proxy_mode,
-        api_server_arguments=tuple(arguments.api_server_argument),
+        api_server_arguments=_api_server_arguments(arguments),
         kubelet_feature_gates=tuple(arguments.kubelet_feature_gate),
     )
 
@@ -224,8 +254,10 @@ def _load(arguments: Arguments) -> None:
     if archive.is_file():
         print(Registry(registry).push_archive(archive, arguments.reference))
         return
-    become_root(sys.argv[1:])
+    if arguments.image.startswith((".", "/")):
+        raise ClusterError(f"there is no file {arguments.image}")
     name = ":".join(split(arguments.reference or arguments.image))
+    become_root(sys.argv[1:])
     push(arguments.image, registry, name)
     packed = Registry(registry).packed_size(name) / 1e6
     Progress().say(f"{name}: {unpacked_size(arguments.image)} on disk, {packed:.0f} MB to pull")
@@ -233,11 +265,13 @@ def _load(arguments: Arguments) -> None:
 
 
 def _image_build(arguments: Arguments) -> None:
+    parts = (arguments.context, arguments.tag, arguments.file, arguments.target, tuple(arguments.build_arg))
+    wanted = ImageBuild(*parts)
+    wanted.dockerfile()  # before a password is asked for
     become_root(sys.argv[1:])
     progress = Progress()
     ensure_packages(progress, IMAGE_PROGRAMS)
-    parts = (arguments.context, arguments.tag, arguments.file, arguments.target, tuple(arguments.build_arg))
-    build_image(ImageBuild(*parts), progress)
+    build_image(wanted, progress)
 
 
 def _image_base(arguments: Arguments) -> None:
@@ -260,8 +294,11 @@ def _build(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    os.environ["PATH"] = search_path()
     try:
+        if len(argv) > 1 and argv[0] == AS_ROOT:
+            os.environ.update(take_environment(Path(argv[1]), os.environ.get("SUDO_UID")))
+            argv = argv[2:]
+        os.environ["PATH"] = search_path()
         if argv and argv[0] in HIDDEN:
             HIDDEN[argv[0]](Path(argv[1]), argv[2:])
         else:

@@ -45,6 +45,15 @@ class ImageBuild:
     target: str | None = None
     arguments: tuple[str, ...] = ()
 
+    def dockerfile(self) -> Path:
+        """Raises ClusterError when it or the context is not there."""
+        if not self.context.is_dir():
+            raise ClusterError(f"the context {self.context} is no folder")
+        file = self.file or self.context / "Dockerfile"
+        if not file.is_file():
+            raise ClusterError(f"there is no Dockerfile {file}: name it with --file")
+        return file
+
 
 def store_environment() -> dict[str, str]:
     """Where buildah keeps layers: a folder of the cache, never the machine's own store."""
@@ -81,12 +90,10 @@ def has_image(reference: str) -> bool:
 
 def build_image(build: ImageBuild, progress: Progress) -> None:
     """Build `build.tag` into the store; layers of earlier builds are used again."""
+    file = build.dockerfile()
     ensure_base(progress)
     given = {argument.partition("=")[0] for argument in build.arguments}
     base = [f"{name}={BASE_IMAGE}" for name in BASE_ARGUMENTS if name not in given]
-    file = build.file or build.context / "Dockerfile"
-    if not file.is_file():
-        raise ClusterError(f"there is no Dockerfile {file}: name it with --file")
     with tempfile.TemporaryDirectory(prefix="modelpier-build-") as folder:
         secrets = write_secrets(Path(folder), os.environ)
         buildah(*build_arguments(build, file, [*base, *build.arguments], secrets), show=True)

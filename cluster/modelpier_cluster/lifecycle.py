@@ -64,7 +64,9 @@ def _start(folder: Folder, nest: Nest, wanted: ClusterSpec, slot: int | None, pr
         addresses = spec.addresses()
         folder.write_spec(spec)
         _prepare(folder, addresses)
-        place = placement(spec.name, (sys.executable, ENTRY, "_in-leaf"), unified=is_unified(), systemd=systemd_runs())
+        place = placement(
+            folder.unique_name, (sys.executable, ENTRY, "_in-leaf"), unified=is_unified(), systemd=systemd_runs()
+        )
         if place.group:
             write_text(folder.cgroup_file, f"{place.group}\n")
         pid = nest.start(folder.logs / "control-plane.log", place.prefix)
@@ -126,7 +128,7 @@ def down(folder: Folder, *, purge: bool = False) -> None:
     stop_detached(folder.path)
     control_plane_nest(folder.path).kill()
     name = folder.path.name
-    stop_scope(name)
+    stop_scope(folder.unique_name)
     progress = Progress(quiet=True)
     for group in _groups(folder):
         progress.wait(f"the end of the control group {group}", partial(remove_group, group), 30)
@@ -138,15 +140,19 @@ def down(folder: Folder, *, purge: bool = False) -> None:
 
 
 def _groups(folder: Folder) -> set[str]:
-    groups = {f"/{PARENT}/{folder.path.name}"}
+    groups = {f"/{PARENT}/{folder.unique_name}"}
     if folder.cgroup_file.exists():
         groups.add(folder.cgroup_file.read_text().strip())
     return groups
 
 
 def stop_node(folder: Folder, node: str) -> None:
-    """Switch a node off, as if its plug were pulled."""
+    """Switch a node off, as if its plug were pulled. Raises ClusterError when the cluster has no such node."""
     node_number(node)
+    if node not in (nodes := folder.read_spec().node_names()):
+        raise ClusterError(
+            f"cluster {folder.path.name} has no node {node}, only {', '.join(nodes) or 'a control plane'}"
+        )
     node_nest(folder.path, node).kill()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from modelpier_cluster.build import SOURCES
 from modelpier_cluster.commands import run, search_path
 from modelpier_cluster.errors import ClusterError
+from modelpier_cluster.handover import AS_ROOT, passed_on, write_environment
 from modelpier_cluster.paths import cache_root, state_root
 from modelpier_cluster.progress import Progress
 
@@ -31,14 +32,6 @@ IMAGE_PROGRAMS = {
     "debootstrap": "debootstrap",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
-PASSED_ON = (
-    "MODELPIER_CLUSTER_PROGRAMS",
-    "DEBIAN_MIRROR",
-    "PATH",
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT"),
-)
-"""Without these a machine behind a proxy or a mirror builds as its user and not as root."""
 
 
 def require_linux() -> None:
@@ -56,7 +49,8 @@ def is_root() -> bool:
 def become_root(arguments: Iterable[str], extra: Mapping[str, str] | None = None) -> None:
     """Run the same command again through sudo and exit with its status; does nothing for root.
 
-    The caller's folders are named in the environment, as root's home is another one.
+    The caller's settings go with it in a file (see handover.py), the caller's folders among them, as root's home is
+    another one.
     """
     if is_root():
         return
@@ -67,12 +61,12 @@ def become_root(arguments: Iterable[str], extra: Mapping[str, str] | None = None
         )
     for folder in (state_root(), cache_root()):
         folder.mkdir(parents=True, exist_ok=True)  # as the user, so that it remains the user's
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(extra or {})
+    kept = passed_on(os.environ) | dict(extra or {})
     if (own := Path.home() / ".config" / "pip" / "pip.conf").is_file():
         kept.setdefault("PIP_CONFIG_FILE", str(own))  # root's home is another one
     kept |= {"MODELPIER_CLUSTER_STATE": str(state_root()), "MODELPIER_CLUSTER_CACHE": str(cache_root())}
-    assignments = [f"{name}={value}" for name, value in kept.items()]
-    command = ["sudo", "env", *assignments, sys.executable, str(SOURCES / "cluster.py"), *arguments]
+    file = write_environment(state_root(), kept)
+    command = ["sudo", sys.executable, str(SOURCES / "cluster.py"), AS_ROOT, str(file), *arguments]
     os.execvp(command[0], command)  # noqa: S606
 
 

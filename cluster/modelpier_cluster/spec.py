@@ -1,7 +1,9 @@
 """What a running cluster was asked to be, written to its state folder by `up` and read by everything inside it."""
 
 import dataclasses
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,11 @@ class Folder:
     """The state folder of one cluster: which file is where."""
 
     path: Path
+
+    @property
+    def unique_name(self) -> str:
+        """Differs between clusters of one name in the folders of two users, for what all of a machine share."""
+        return f"{self.path.name}-{hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]}"
 
     @property
     def spec_file(self) -> Path:

@@ -1,9 +1,12 @@
 """What runs on a cluster: images, pods, names, services, GPUs of both kinds, objects. The probes are `kube` and
 `pause` themselves, in images of one file, so nothing has to be built or downloaded."""
 
+import gzip
+import io
 import json
 import socket
 import subprocess
+import tarfile
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,22 @@ def test_images_are_named_as_asked(cluster: Cluster, pause_image: str, kubectl_i
     registry = cluster.status()["registry"]
     assert pause_image == f"{registry}/probe:1"
     assert kubectl_image == f"{registry}/tools/kube:2"
+
+
+def test_packed_layers_are_pulled_and_run(cluster: Cluster, tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.tar", tmp_path / "packed.tar"
+    scratch_archive(plain, "packed:1", ["/bin/pause"], {"bin/pause": programs() / "pause"})
+    with tarfile.open(plain) as source, tarfile.open(packed, "w") as target:
+        for member in source:
+            stream = source.extractfile(member)
+            assert stream is not None
+            content = gzip.compress(stream.read()) if member.name.endswith("layer.tar") else stream.read()
+            member.size, member.name = len(content), f"./{member.name}"
+            target.addfile(member, io.BytesIO(content))
+    image = cluster("load", str(packed)).strip()
+    cluster.kubectl("apply", "-f", "-", stdin=pod("packed", image))
+    ready(cluster, "packed")
+    cluster.kubectl("delete", "pod", "packed", "--wait=false")
 
 
 def test_images_have_a_size_to_pull(cluster: Cluster, pause_image: str, kubectl_image: str) -> None:

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from modelpier_cluster.paths import (
     write_text,
 )
 from modelpier_cluster.progress import wait_for
-from modelpier_cluster.spec import Folder
+from modelpier_cluster.spec import ClusterSpec, Folder, cluster_folder
 from modelpier_cluster.status import render
 
 
@@ -44,6 +46,69 @@ def test_the_name_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MODELPIER_CLUSTER_NODES", "3")
     arguments = parser().parse_args(["up"])
     assert (arguments.name, arguments.nodes) == ("other", 3)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MODELPIER_CLUSTER_NODES", "abc"),
+        ("MODELPIER_CLUSTER_NODES", "²"),
+        ("MODELPIER_CLUSTER_GPUS", "-1"),
+        ("MODELPIER_CLUSTER_PROXY_MODE", "ipvs"),
+        ("MODELPIER_CLUSTER_API_SERVER_ARGUMENTS", "'--v=1"),
+    ],
+)
+def test_a_wrong_variable_is_named_by_up_and_stops_no_other_verb(
+    no_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(cli, "build", lambda *_: "/built")
+    monkeypatch.setattr(cli, "become_root", lambda *_: None)
+    monkeypatch.setattr(cli, "ensure_packages", lambda *_: None)
+    with contextlib.suppress(SystemExit):  # of argparse
+        assert main(["up", "--name", "nowhere"]) == 1
+    assert variable in capsys.readouterr().err
+    assert main(["down", "--name", "nowhere"]) == 0
+
+
+@pytest.mark.parametrize("proxy", ["ipvs", "IPTABLES"])
+def test_only_the_kinds_of_proxy_that_are_there(proxy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["up", "--proxy-mode", proxy])
+    assert "iptables or nftables" in capsys.readouterr().err
+
+
+def test_only_nodes_of_a_cluster_can_be_switched_off(no_cluster: None) -> None:
+    folder = cluster_folder("one")
+    with pytest.raises(ClusterError, match="`up --name one` starts one"):
+        lifecycle.stop_node(folder, "n1")
+    folder.write_spec(ClusterSpec("one", 0, 1, "/built"))
+    with pytest.raises(ClusterError, match="cluster one has no node n2, only n1"):
+        lifecycle.stop_node(folder, "n2")
+    folder.write_spec(ClusterSpec("one", None, 0, "/built"))
+    with pytest.raises(ClusterError, match="only a control plane"):
+        lifecycle.stop_node(folder, "n1")
+
+
+def test_clusters_of_one_name_in_two_places_share_no_group(tmp_path: Path) -> None:
+    names = {Folder(tmp_path / user / "demo").unique_name for user in ("a", "b")}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"demo-[0-9a-f]{8}", name) for name in names)
+    (tmp_path / "link").symlink_to("a")
+    assert Folder(tmp_path / "link" / "demo").unique_name in names
+
+
+def test_a_file_that_is_not_there_is_no_name_of_an_image(
+    no_cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster_folder("one").write_spec(ClusterSpec("one", 0, 1, "/built"))
+    monkeypatch.setattr(cli, "wait_for", lambda *_: None)
+    assert main(["load", "./gone.tar", "--name", "one"]) == 1
+    assert "there is no file ./gone.tar" in capsys.readouterr().err
 
 
 def test_commands_inside_a_node_keep_their_flags() -> None:
