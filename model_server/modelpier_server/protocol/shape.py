@@ -11,6 +11,9 @@ from modelpier_server.protocol.signature import Signature, Slot
 ELEMENTS_LIMIT = 1 << 40
 """No body can hold that many: a declared size beyond it is refused before anything is multiplied or allocated."""
 
+EMPTY_LIMIT = 1 << 16
+"""The other sizes of a tensor without elements, multiplied: it has no bytes that would bound what a run makes of it."""
+
 
 def check_shape(shape: Sequence[int], slot: Slot, signature: Signature, where: str) -> int:
     """Number of elements of `shape`. Raises InvalidRequest naming `where` unless the model takes it."""
@@ -25,6 +28,10 @@ def check_shape(shape: Sequence[int], slot: Slot, signature: Signature, where: s
         raise InvalidRequest(f"{where}: {list(shape)} has more elements than any request can carry")
     if not elements and shape[0] == 0 and not signature.empty_rows:
         raise InvalidRequest(f"{where}: {list(shape)} has no rows; send at least one")
+    if not elements and prod(size for size in shape if size) > EMPTY_LIMIT:
+        raise InvalidRequest(
+            f"{where}: {list(shape)} has no elements, and its other sizes make more than {EMPTY_LIMIT}; send fewer"
+        )
     return elements
 
 

@@ -351,15 +351,18 @@ class Servable:
     # ------------------------------------------------------------------------------------------ running
     def turn(self, quantum: int) -> bool:
         """Starts every run that can start now: short ones here and at once, others on idle runners. See `Turns`."""
-        self._asked = False
+        # What is pushed meanwhile, such as the next piece of a split request, has its turn here and asks for no other.
+        self._asked, self._short = True, False
         self._credit = min(self._credit, 0) + quantum
-        self._start_all()
-        if self._short:
-            self._asked = True
+        try:
+            self._start_all()
+        finally:
+            self._asked = False
+        self._asked = self._short
         return self._short
 
     def _start_all(self) -> None:
-        progress, self._short = True, False
+        progress = True
         while progress and (self._queue or self._suspects):
             progress = bool(self._suspects) and self._start_suspects()
             for head in self._queue.heads():

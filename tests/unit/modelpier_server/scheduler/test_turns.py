@@ -58,6 +58,23 @@ async def test_a_flood_does_not_keep_the_loop_from_its_sockets(tmp_path: Path) -
         served.close()
 
 
+@pytest.mark.usefixtures("short")
+async def test_a_split_request_does_not_keep_another_model_waiting(tmp_path: Path) -> None:
+    """Each piece puts the next one into the queue while the model has its turn."""
+    split, other = pair(tmp_path)
+    split.finding.max_rows = 1
+    large = split.submit({"x": np.ones((20_000, 3), np.float32)}, None, FAR)
+    await until(lambda: split._metrics.executions > 4_000)
+    for _ in range(5):
+        before = split._metrics.executions
+        await other.submit(X, None, FAR)
+        assert split._metrics.executions - before < 1_000
+    assert not large.done()
+    await large
+    for served in (split, other):
+        served.close()
+
+
 class Spender:
     """A member that always wants more, and spends what a turn gives."""
 
