@@ -127,6 +127,21 @@ def test_there_are_values_in_the_documentation() -> None:
     assert pages.values()
 
 
+INSTALLS = [(place, words) for place, words in pages.commands("helm") if words[0] == "install"]
+
+
+@pytest.mark.parametrize("words", [words for _, words in INSTALLS], ids=[place for place, _ in INSTALLS])
+def test_installations_of_the_documentation_are_whole(words: list[str], helm: Helm) -> None:
+    """As typed on a cluster that has nothing of Modelpier's yet, not even its namespace."""
+    arguments = [str(CHART) if word == "charts/modelpier" else word.replace("REGISTRY", "r.example") for word in words]
+    helm("template", *arguments[1:], *TEMPLATE[3:])
+    assert "--create-namespace" in words
+
+
+def test_there_are_installations_in_the_documentation() -> None:
+    assert len(INSTALLS) >= 2
+
+
 def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:
     done = helm.run(*TEMPLATE, *REGISTRY, "--set", "serviceAccount.create=false")
     assert done.returncode != 0
