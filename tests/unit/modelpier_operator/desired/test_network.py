@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from modelpier_operator.decide.address import all_pods
 from modelpier_operator.decide.facts import Observed
 from modelpier_operator.desired import network
 from modelpier_operator.judge import judge
+from modelpier_server import contract
 from support.builders import KEYS, T0, conditions, md, of_kind, settings
+from support.pages import manifests, parsed
 from support.simulation import Operator
 
 CLIENTS = {"podSelector": {"matchLabels": {"app": "shop"}}}
@@ -63,7 +66,7 @@ def test_whoever_is_named_and_nobody_else_does_rendered_only(protocol: str, port
 
 @pytest.mark.parametrize("peers", [(), (CLIENTS,), (CLIENTS, MONITORING, OFFICE)])
 def test_the_operator_alone_reaches_the_admin_port_rendered_only(peers: Any) -> None:
-    assert admitted(policy(*peers), "TCP", 8082) == [OPERATOR]
+    assert admitted(policy(*peers), "TCP", contract.ADMIN_PORT) == [OPERATOR]
 
 
 def test_nothing_is_said_of_where_pods_connect_to_rendered_only() -> None:
@@ -91,6 +94,16 @@ def test_empty_lists_are_left_out_as_the_api_server_does() -> None:
     peer: Any = {"podSelector": {"matchLabels": {}, "matchExpressions": []}}
     assert admitted(policy(peer), "TCP", 8080) == [{"podSelector": {}}]
     assert admitted(policy({"ipBlock": {"cidr": "::/0", "except": []}}), "TCP", 80) == [{"ipBlock": {"cidr": "::/0"}}]
+
+
+def test_the_how_to_that_secures_the_server_makes_such_policies_rendered_only() -> None:
+    shown = [d for b in manifests() if b.page.name == "secure-the-server.md" for d in parsed(b)]
+    [narrowed] = [d["spec"]["access"]["from"] for d in shown if "access" in d["spec"]]
+    assert admitted(policy(*narrowed), "TCP", contract.HTTP_PORT) == narrowed
+    [own] = [d for d in shown if d["kind"] == "NetworkPolicy"]
+    assert own["spec"]["podSelector"]["matchLabels"] == all_pods({"metadata": {"name": "digits"}})
+    assert admitted(own, "TCP", contract.PROBE_PORT) == [MONITORING]
+    assert admitted(own, "TCP", contract.HTTP_PORT) == []
 
 
 # ------------------------------------------------------------------------------------------------ a change of it
@@ -145,7 +158,7 @@ def test_one_that_cannot_be_read_opens_no_door_where_the_policy_is_gone() -> Non
     subject.world.store.remove(live(subject))
     subject.settle()
     assert admitted(live(subject), "TCP", 8080) == []
-    assert admitted(live(subject), "TCP", 8082) == [OPERATOR]
+    assert admitted(live(subject), "TCP", contract.ADMIN_PORT) == [OPERATOR]
     subject.edit(access={"from": [CLIENTS]})
     subject.settle()
     assert admitted(live(subject), "TCP", 8080) == [CLIENTS]
