@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from modelpier_operator import names
 from modelpier_operator.api import validation
+from modelpier_operator.api.access import Access
 from modelpier_operator.api.conditions import Reason
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Rollout, RuntimeUpgrade
 from modelpier_operator.decide import clock, gather, goals, intent, plan, retreat, revision
@@ -26,7 +27,7 @@ from modelpier_operator.decide.memory import Memory
 from modelpier_operator.decide.revision import Revision
 from modelpier_operator.decide.rollout import Decision, Situation
 from modelpier_operator.decide.verdict import View
-from modelpier_operator.desired import pod
+from modelpier_operator.desired import network, pod
 from modelpier_operator.desired.children import Wish, children
 from modelpier_operator.settings import PlanKeys, Settings
 from modelpier_operator.status import status
@@ -41,6 +42,7 @@ class Ask:
     """All, with `wanted` among them."""
     replicas: int
     rollout: Rollout
+    callers: tuple[network.Rule, ...]
     refusal: Finding | None = None
 
 
@@ -70,7 +72,7 @@ def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
         return _kept(facts, refusal)
     wanted = again or _made(facts, taken, settings, keys)
     others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
-    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout)
+    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout, network.opened(spec.access))
 
 
 def _again(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision | None:
@@ -143,7 +145,18 @@ def _kept(facts: Facts, refusal: Finding) -> Ask | Finding:
         return refusal
     live = facts.serving(kept.name)
     wanted = live.replicas if live and not isinstance(replicas, int) else int(replicas or 0)
-    return Ask(_pinned(facts, kept), facts.revisions, wanted, Rollout(revision_history_limit=100), refusal)
+    rollout, callers = Rollout(revision_history_limit=100), _callers(facts)
+    return Ask(_pinned(facts, kept), facts.revisions, wanted, rollout, callers, refusal)
+
+
+def _callers(facts: Facts) -> tuple[network.Rule, ...]:
+    """Of a spec that cannot be followed as a whole. Who is let in must not change by a mistake: neither is the door
+    opened to everybody, nor closed to those who came through it.
+    """
+    try:
+        return network.opened(Access.model_validate(facts.md["spec"].get("access") or {}))
+    except ValidationError:
+        return network.admitted(facts.owned.get(("NetworkPolicy", network.name(facts.md))))
 
 
 def _refusal(facts: Facts, spec: ModelDeploymentSpec, settings: Settings) -> Finding | None:
@@ -191,6 +204,7 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
         selected_since=goals.selected_since(facts, selected, s.now),
         replicas=asked.replicas,
         progress_deadline=asked.rollout.progress_deadline_seconds,
+        callers=asked.callers,
     )
     wanted = children(wish, settings)
     draining, wait = _draining(facts, sets, selected, s.now)

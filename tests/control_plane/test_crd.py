@@ -20,7 +20,7 @@ from modelpier_operator.api.normalise import normalise
 from modelpier_operator.api.quantity import normalise_quantity, quantity_value
 from modelpier_operator.api.v1alpha1 import parse_spec
 from support.api_server import GROUP_PATH, ApiServer
-from support.specs import broken_values, deployment, spec_values
+from support.specs import NO_PARTS, NO_RANGES, broken_values, deployment, spec_values
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -100,6 +100,21 @@ def test_what_the_types_refuse_the_api_server_refuses(api: ApiServer, raw: dict[
     assert api.try_out(deployment() | {"spec": raw}).code in {400, 422}
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        *({"cidr": text} for text in NO_RANGES),
+        *({"cidr": "198.18.0.0/16", "except": [text]} for text in NO_PARTS),
+    ],
+    ids=str,
+)
+def test_what_is_no_range_of_addresses_is_refused(api: ApiServer, block: dict[str, Any]) -> None:
+    """Each of them: two parsers must agree."""
+    manifest = deployment(access={"from": [{"ipBlock": block}]})
+    assert not taken_by_types(manifest["spec"])
+    assert api.try_out(manifest).code == 422
+
+
 def test_defaults_stand_in_the_object(api: ApiServer) -> None:
     written = api.try_out(deployment()).body["spec"]
     assert written == {
@@ -137,6 +152,8 @@ def test_defaults_stand_in_the_object(api: ApiServer) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ every rule
+ALL: dict[str, Any] = {"podSelector": {}}
+RANGE = "198.18.0.0/16"
 CUDA, CPU = {"name": "CUDAExecutionProvider"}, {"name": "CPUExecutionProvider"}
 BROKEN_RULES = [
     (rules.MODEL, 0, "spec.model.uri", {"model": {"uri": "models/resnet50.onnx"}}),
@@ -170,6 +187,26 @@ BROKEN_RULES = [
     (rules.RESOURCES, 3, "spec.resources.cpuLimit", {"resources": {"cpu": "2", "cpuLimit": "1999m"}}),
     (rules.RESOURCES, 4, "spec.resources.gpuResource", {"resources": {"gpuResource": "batch.kubernetes.io/gpu"}}),
     (rules.ROLLOUT, 0, "spec.rollout.capacityWaitSeconds", {"rollout": {"capacityWaitSeconds": 900}}),
+    (rules.PEER, 0, "spec.access.from[1].podSelector", {"access": {"from": [ALL, {}]}}),
+    (rules.PEER, 1, "spec.access.from[0].ipBlock", {"access": {"from": [{**ALL, "ipBlock": {"cidr": RANGE}}]}}),
+    (
+        rules.REQUIREMENT,
+        0,
+        "spec.access.from[0].podSelector.matchExpressions[0].values",
+        {"access": {"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}]}},
+    ),
+    (
+        rules.IP_BLOCK,
+        0,
+        "spec.access.from[0].ipBlock.cidr",
+        {"access": {"from": [{"ipBlock": {"cidr": "198.18.0.1/16", "except": ["198.18.7.0/24"]}}]}},
+    ),
+    (
+        rules.IP_BLOCK,
+        1,
+        "spec.access.from[0].ipBlock.except",
+        {"access": {"from": [{"ipBlock": {"cidr": RANGE, "except": ["198.18.7.0/24", RANGE]}}]}},
+    ),
     (rules.SPEC, 0, "spec.server.executionProviders", {"server": {"executionProviders": [CUDA, CPU]}}),
     (rules.SPEC, 1, "spec.server.executionProviders", {"resources": {"gpu": 1, "gpuResource": "amd.com/gpu"}}),
 ]
@@ -187,7 +224,10 @@ def test_a_rule_that_is_broken_says_where_and_what_to_write(
 
 
 def test_every_rule_is_broken_above() -> None:
-    sections = (rules.MODEL, rules.BATCHING, rules.SERVER, rules.TOLERATION, rules.RESOURCES, rules.ROLLOUT, rules.SPEC)
+    sections = (
+        *(rules.MODEL, rules.BATCHING, rules.SERVER, rules.TOLERATION, rules.RESOURCES, rules.ROLLOUT, rules.SPEC),
+        *(rules.PEER, rules.REQUIREMENT, rules.IP_BLOCK),
+    )
     broken = {(section, index) for section, index, _, _ in BROKEN_RULES}
     assert broken == {(section, index) for section in sections for index in range(len(section))}
 
@@ -210,7 +250,9 @@ def test_a_name_as_long_as_a_services(api: ApiServer) -> None:
     assert api.call("POST", "/api/v1/namespaces/default/services?dryRun=All", service).code == 201
 
 
-@pytest.mark.parametrize("path", ["nodel", "model.url", "server.batching.maxRow", "resources.podTemplate.containers"])
+@pytest.mark.parametrize(
+    "path", ["nodel", "model.url", "access.to", "server.batching.maxRow", "resources.podTemplate.containers"]
+)
 def test_an_unknown_field_is_refused(api: ApiServer, path: str) -> None:
     manifest = deployment()
     *outer, last = path.split(".")
@@ -330,6 +372,10 @@ def test_short_name_and_categories(control_plane: ControlPlane, stored: str) -> 
         ("md.spec.model.uri", "Where the model is: s3://bucket/key"),
         ("md.spec.server.executionProviders", "ONNX Runtime execution providers in order of preference"),
         ("md.spec.resources.podTemplate", "The last resort"),
+        ("md.spec.access", "Who may connect to the pods."),
+        ("md.spec.access.from", "Empty: everybody."),
+        ("md.spec.access.from.namespaceSelector.matchExpressions.operator", "In, NotIn: its value is one of"),
+        ("md.spec.access.from.ipBlock.except", "Parts of it that are left out."),
         ("md.spec.rollout.strategy", "Surge: new pods beside the old ones."),
         ("md.status.conditions.reason", "Root cause, one of a closed set"),
     ],

@@ -15,6 +15,7 @@ from modelpier_cluster import ControlPlane
 from modelpier_cluster.audit import recording, writes
 from modelpier_operator import names
 from modelpier_operator.cluster.kinds import CHILDREN
+from modelpier_server.contract import ADMIN_PORT
 from support.control_plane import missing, wait_until
 from support.real_api import ApiServer
 
@@ -127,6 +128,59 @@ def test_deleted_children_come_back(api_server: ApiServer, operator: OperatorPro
     wait_until("the deployment is back", lambda: bool(_owned(api_server, "deployments", namespace)))
     wait_until("the service is back", lambda: bool(_owned(api_server, "services", namespace)))
     operator.wait_idle()
+
+
+def test_who_may_connect_is_narrowed_and_nothing_else_changes_rendered_only(
+    shared_control_plane: ControlPlane, api_server: ApiServer, operator: OperatorProcess, namespace: str
+) -> None:
+    api_server.create("modeldeployments", model_deployment("m", namespace))
+    wait_until("the status is written", lambda: observed(api_server, "m", namespace))
+    operator.wait_idle()
+    assert _callers(api_server, namespace) == [None]
+    clients, office = {"podSelector": {"matchLabels": {"app": "shop"}}}, {"ipBlock": {"cidr": "198.18.0.0/16"}}
+    monitoring: Any = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}}
+    peers: Any
+    for peers in ([clients, monitoring, office], [office], None):
+        with recording(shared_control_plane.audit_log) as recorded:
+            _edit(api_server, namespace, "m", access={"from": peers})
+            wait_until("the status is written", lambda: observed(api_server, "m", namespace))
+            operator.wait_idle()
+        assert _callers(api_server, namespace) == [peers]
+        written = Counter(line.split()[1] for line in writes(recorded, user_agent=AGENT, ignore_leases=True))
+        assert written.keys() == {"networkpolicies", "modeldeployments/status"}
+
+
+def test_narrowed_access_is_applied_twice_and_written_once(
+    shared_control_plane: ControlPlane, api_server: ApiServer, operator: OperatorProcess, namespace: str
+) -> None:
+    """Whatever the API server leaves out or spells otherwise would look changed for ever."""
+    wanted = model_deployment("m", namespace)
+    wanted["spec"]["access"] = {
+        "from": [
+            {"podSelector": {"matchLabels": {}, "matchExpressions": []}},
+            {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}},
+            {"ipBlock": {"cidr": "2001:DB8::/32", "except": []}},
+        ]
+    }
+    with recording(shared_control_plane.audit_log) as recorded:
+        made = api_server.create("modeldeployments", wanted)
+        wait_until("the status is written", lambda: observed(api_server, "m", namespace))
+        operator.wait_idle()
+    recorded = [event for event in recorded if event.get("objectRef", {}).get("namespace") == namespace]
+    assert Counter(line.split()[1] for line in writes(recorded, user_agent=AGENT))["networkpolicies"] == 1
+    with recording(shared_control_plane.audit_log) as recorded:
+        api_server.patch("modeldeployments", namespace, "m", {"spec": made["spec"]})
+        with OperatorProcess(shared_control_plane.kubeconfig, {"MODELPIER_LEASE_NAME": "another"}) as second:
+            second.wait_ready().wait_leading().wait_idle()
+            operator.wait_idle()
+    assert writes(recorded, user_agent=AGENT, ignore_leases=True) == []
+
+
+def _callers(server: ApiServer, namespace: str) -> list[Any]:
+    """Who reaches the ordinary ports, by rule; None: everybody."""
+    [policy] = _owned(server, "networkpolicies", namespace)
+    rules = policy["spec"]["ingress"]
+    return [rule.get("from") for rule in rules if all(port.get("port") != ADMIN_PORT for port in rule["ports"])]
 
 
 def _owned(server: ApiServer, plural: str, namespace: str) -> list[dict[str, Any]]:

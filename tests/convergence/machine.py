@@ -46,6 +46,11 @@ EDITS: dict[str, tuple[str, Object]] = {
     "replicas": ("deployments", {"spec": {"replicas": 7}}),
     "data": ("configmaps", {"data": {"plan.sig": "bm9uc2Vuc2U="}}),
 }
+ACCESS: dict[str, list[Object]] = {
+    "everybody": [],
+    "clients": [{"podSelector": {"matchLabels": {"app": "shop"}}}, {"namespaceSelector": {}}],
+    "a range": [{"ipBlock": {"cidr": "198.18.0.0/16", "except": []}}],
+}
 NOT_CRASHES = [fault for fault in Fault if not fault.name.startswith("CRASH")]
 AFTER = st.one_of(st.just(0), st.integers(1, 5), st.integers(1, 30))
 NAME, PLURAL, UNSEEN = st.sampled_from(NAMES), st.sampled_from(PLURALS), st.booleans()
@@ -194,6 +199,11 @@ class Machine:
     def ask_for_what_is_refused(self, name: str, refused: str, replicas: int) -> None:
         resources = {"podTemplate": None, "nodeSelector": None, **REFUSED[refused]}
         self._write(name, {"resources": resources, "replicas": replicas})
+
+    @act(name=NAME, access=st.sampled_from(sorted(ACCESS)))
+    def let_in(self, name: str, access: str) -> None:
+        if self.users.get("modeldeployments", NAMESPACE, name):
+            self._write(name, {"access": {"from": ACCESS[access]}})
 
     def _write(self, name: str, spec: Object) -> None:
         if self.users.get("modeldeployments", NAMESPACE, name):

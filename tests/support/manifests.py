@@ -57,5 +57,27 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"allow_pod_overrides": True},
     ),
+    "access": (
+        {
+            "access": {
+                "from": [
+                    {"podSelector": {"matchLabels": {"app": "shop"}, "matchExpressions": []}},
+                    {
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+                        "podSelector": {
+                            "matchExpressions": [
+                                {"key": "app.kubernetes.io/name", "operator": "In", "values": ["prometheus", "agent"]},
+                                {"key": "canary", "operator": "DoesNotExist"},
+                            ]
+                        },
+                    },
+                    {"namespaceSelector": {}, "podSelector": {"matchLabels": {"gateway": ""}}},
+                    {"ipBlock": {"cidr": "198.18.0.0/16", "except": ["198.18.7.0/24"]}},
+                    {"ipBlock": {"cidr": "2001:DB8::/32"}},
+                ]
+            }
+        },
+        {},
+    ),
 }
 """By name: what `builders.md` and `builders.settings` are given."""

@@ -88,6 +88,32 @@ _rollouts = st.one_of(
     .filter(lambda pair: pair[0] < pair[1])
     .map(lambda pair: {"capacityWaitSeconds": pair[0], "progressDeadlineSeconds": pair[1]}),
 )
+_labels = st.dictionaries(_names, st.one_of(_names, st.just("")), max_size=2)
+_requirements = st.one_of(
+    _some({"key": _names, "operator": st.sampled_from(["Exists", "DoesNotExist"])}, values=st.just([])),
+    st.fixed_dictionaries(
+        {
+            "key": st.builds(lambda prefix, name: f"{prefix}/{name}", _names, _names),
+            "operator": st.sampled_from(["In", "NotIn"]),
+            "values": st.lists(_names, min_size=1, max_size=2),
+        }
+    ),
+)
+_selectors = _some(matchLabels=_labels, matchExpressions=st.lists(_requirements, max_size=2))
+_peers = st.one_of(
+    _some({"podSelector": _selectors}, namespaceSelector=_selectors),
+    st.fixed_dictionaries({"namespaceSelector": _selectors}),
+    st.sampled_from(
+        [
+            {"ipBlock": {"cidr": "198.18.0.0/15", "except": ["198.18.0.0/16", "198.19.255.255/32"]}},
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": []}},
+            {"ipBlock": {"cidr": "2001:DB8::/32", "except": ["2001:db8:1::/48"]}},
+            {"ipBlock": {"cidr": "::/0"}},
+            {"ipBlock": {"cidr": "64:ff9b::198.18.0.0/112"}},
+        ]
+    ),
+)
+_access = st.fixed_dictionaries({}, optional={"from": st.lists(_peers, max_size=3)})
 
 
 def _provider(*kinds: str) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -121,10 +147,31 @@ spec_values: st.SearchStrategy[dict[str, Any]] = st.builds(
     lambda model, placed, rest: {"model": model, "server": placed[0], "resources": placed[1], **rest},
     _models,
     _placed,
-    _some(replicas=st.integers(0, 10000), rollout=_rollouts),
+    _some(replicas=st.integers(0, 10000), rollout=_rollouts, access=_access),
 )
 """Specs that are accepted."""
 
+NO_RANGES = (
+    "",
+    "198.18.0.1",
+    "198.18.0.1/16",
+    "198.18.0.0/33",
+    "198.18.0.0/016",
+    "198.18.0/24",
+    "198.018.0.0/16",
+    "198.18.0.0/255.255.0.0",
+    "example.org/24",
+    "2001:db8::1/32",
+    "::ffff:198.18.0.0/112",
+    "::ffff:c612:0/112",
+    "fe80::%1/64",
+    "1::2::/64",
+    "::/129",
+    ":::/1",
+)
+"""What no `cidr` may be."""
+NO_PARTS = ("198.18.0.0/16", "198.18.0.0/15", "198.19.0.0/24", "2001:db8::/32", "198.18.1.1/24", "198.18.1.1")
+"""What may not be left out of 198.18.0.0/16."""
 _BREAKS: tuple[tuple[str, Any], ...] = (
     (
         "model.uri",
@@ -183,6 +230,35 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("rollout", st.just({"capacityWaitSeconds": 900})),
     ("rollout.capacityWaitSeconds", st.sampled_from([0, 86401])),
     ("rollout.paused", st.just(True)),
+    (
+        "access.from",
+        st.sampled_from(
+            [[{}], [{"podSelector": {}, "ipBlock": {"cidr": "::/0"}}], [{"podSelector": {}}] * 33, [{"a": 1}]]
+        ),
+    ),
+    (
+        "access.from",
+        st.sampled_from(
+            [
+                [{"podSelector": {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}}]
+                for key, operator, values in (
+                    ("a", "In", []),
+                    ("a", "Exists", ["b"]),
+                    ("a", "in", ["b"]),
+                    ("a b", "Exists", []),
+                    ("A.b/c", "Exists", []),
+                    ("a", "NotIn", ["-"]),
+                )
+            ]
+        ),
+    ),
+    ("access.from", st.sampled_from([[{"namespaceSelector": {"matchLabels": {"a": value}}}] for value in ("-", 1)])),
+    ("access.from", st.sampled_from(NO_RANGES).map(lambda cidr: [{"ipBlock": {"cidr": cidr}}])),
+    (
+        "access.from",
+        st.sampled_from(NO_PARTS).map(lambda part: [{"ipBlock": {"cidr": "198.18.0.0/16", "except": [part]}}]),
+    ),
+    ("access.to", st.just([])),
     ("autoscaling", st.just({})),
 )
 

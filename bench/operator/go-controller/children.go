@@ -137,13 +137,21 @@ func (m *Maker) serviceAccount(md *ModelDeployment, names Names) *corev1.Service
 }
 
 func (m *Maker) networkPolicy(md *ModelDeployment, names Names) *networkingv1.NetworkPolicy {
+	all := func(protocol corev1.Protocol) networkingv1.NetworkPolicyPort {
+		return networkingv1.NetworkPolicyPort{Protocol: ptr.To(protocol)}
+	}
 	port := func(number int32) networkingv1.NetworkPolicyPort {
-		return networkingv1.NetworkPolicyPort{Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(intstr.FromInt32(number))}
+		single := all(corev1.ProtocolTCP)
+		single.Port = ptr.To(intstr.FromInt32(number))
+		return single
 	}
 	ports := func(first, last int32) networkingv1.NetworkPolicyPort {
 		span := port(first)
 		span.EndPort = ptr.To(last)
 		return span
+	}
+	others := []networkingv1.NetworkPolicyPort{
+		ports(1, adminPort-1), ports(adminPort+1, 65535), all(corev1.ProtocolUDP), all(corev1.ProtocolSCTP),
 	}
 	operator := networkingv1.NetworkPolicyPeer{
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": m.namespace}},
@@ -155,7 +163,7 @@ func (m *Maker) networkPolicy(md *ModelDeployment, names Names) *networkingv1.Ne
 			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{labelDeployment: md.Name}},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 			Ingress: []networkingv1.NetworkPolicyIngressRule{
-				{Ports: []networkingv1.NetworkPolicyPort{ports(1, adminPort-1), ports(adminPort+1, 65535)}},
+				{Ports: others, From: md.Spec.Access.From},
 				{Ports: []networkingv1.NetworkPolicyPort{port(adminPort)}, From: []networkingv1.NetworkPolicyPeer{operator}},
 			},
 		},

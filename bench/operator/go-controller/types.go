@@ -2,6 +2,7 @@ package main
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,6 +31,7 @@ type Spec struct {
 	Resources Resources `json:"resources"`
 	Replicas  int32     `json:"replicas"`
 	Rollout   Rollout   `json:"rollout"`
+	Access    Access    `json:"access,omitempty"`
 }
 
 type Model struct {
@@ -102,6 +104,10 @@ type Rollout struct {
 	CapacityWaitSeconds     int32  `json:"capacityWaitSeconds"`
 	ProgressDeadlineSeconds int32  `json:"progressDeadlineSeconds"`
 	RevisionHistoryLimit    int32  `json:"revisionHistoryLimit"`
+}
+
+type Access struct {
+	From []networkingv1.NetworkPolicyPeer `json:"from,omitempty"`
 }
 
 type Status struct {

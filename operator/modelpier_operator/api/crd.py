@@ -8,6 +8,7 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,11 +142,14 @@ def _convert(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
     made: dict[str, Any] = {}
     if text := flat.get("description"):
         made["description"] = " ".join(str(text).split())
-    made |= {key: flat[key] for key in _KEPT if key in flat}
+    # Copies: YAML would write a value that stands twice as an anchor and an alias.
+    made |= {key: copy.deepcopy(flat[key]) for key in _KEPT if key in flat}
     if made["type"] == "integer" and "format" not in flat:
         made["format"] = "int32" if made.get("maximum", _INT32) <= _INT32 else "int64"
     if made["type"] == "object" and made.get("default") is not None:
         made["default"] = _without_empty(made["default"])
+        if not made["default"]:
+            del made["default"]  # nothing inside has a default: no empty object need stand in every manifest
     if "properties" in flat:
         made["properties"] = {name: _convert(part, definitions) for name, part in flat["properties"].items()}
     for key in ("items", "additionalProperties"):

@@ -15,8 +15,14 @@ from pydantic.main import IncEx
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec
 
 _POLICY: IncEx = {"runtime_upgrade"}
-_NOT_PART_OF_A_REVISION: Mapping[str, IncEx | bool] = {"replicas": True, "rollout": True, "server": _POLICY}
-"""How many, how to get there and when to follow the operator's image: none of them changes what is served."""
+_NOT_PART_OF_A_REVISION: Mapping[str, IncEx | bool] = {
+    "replicas": True,
+    "rollout": True,
+    "access": True,
+    "server": _POLICY,
+}
+"""How many, how to get there, for whom, and when to follow the operator's image: none of them changes what is served.
+"""
 
 
 def normalise(spec: ModelDeploymentSpec) -> dict[str, Any]:

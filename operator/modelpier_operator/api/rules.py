@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from modelpier_operator.api.quantity import quantity_value
@@ -167,6 +168,65 @@ ROLLOUT = (
         "must be less than rollout.progressDeadlineSeconds: the rollout would be given up before Auto turns to Replace",
         "self.capacityWaitSeconds < self.progressDeadlineSeconds",
         lambda rollout: rollout.capacity_wait_seconds < rollout.progress_deadline_seconds,
+    ),
+)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network | None:
+    """None for what is no range, or has bits set beyond its length: Kubernetes is about to refuse those."""
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    return None if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped else network
+
+
+def _within(part: str, whole: str) -> bool:
+    inner, outer = _network(part), _network(whole)
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner != outer and inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner != outer and inner.subnet_of(outer)
+    return False
+
+
+IP_BLOCK = (
+    Rule(
+        "cidr",
+        "write the first address of a range and the length of its prefix, as in 10.0.0.0/8 or 2001:db8::/32",
+        "isCIDR(self.cidr) && cidr(self.cidr) == cidr(self.cidr).masked()",
+        lambda block: _network(block.cidr) is not None,
+    ),
+    Rule(
+        "except",
+        "each is a part of cidr, smaller than it and written in the same way, as 10.1.0.0/16 is of 10.0.0.0/8",
+        "!has(self.except) || !isCIDR(self.cidr) || self.except.all(e, isCIDR(e) && cidr(e) == cidr(e).masked() && "
+        "cidr(self.cidr).containsCIDR(e) && cidr(e).prefixLength() > cidr(self.cidr).prefixLength())",
+        lambda block: all(_within(part, block.cidr) for part in block.except_),
+    ),
+)
+
+REQUIREMENT = (
+    Rule(
+        "values",
+        "operators In and NotIn need values, Exists and DoesNotExist have none",
+        "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+        lambda requirement: (requirement.operator in {"In", "NotIn"}) == bool(requirement.values),
+    ),
+)
+
+PEER = (
+    Rule(
+        "podSelector",
+        "a peer without podSelector, namespaceSelector and ipBlock is nobody: write one of them",
+        "has(self.podSelector) || has(self.namespaceSelector) || has(self.ipBlock)",
+        lambda peer: any(part is not None for part in (peer.pod_selector, peer.namespace_selector, peer.ip_block)),
+    ),
+    Rule(
+        "ipBlock",
+        "stands alone: make a peer of its own for podSelector and namespaceSelector",
+        "!has(self.ipBlock) || !(has(self.podSelector) || has(self.namespaceSelector))",
+        lambda peer: peer.ip_block is None or (peer.pod_selector is None and peer.namespace_selector is None),
     ),
 )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modelpier_operator.api.v1alpha1 import Section
+from modelpier_operator.api.section import Section
 
 Count = Annotated[int, Field(strict=True, ge=0, le=(1 << 31) - 1)]
 # Without a maximum: the API server keeps bounds as floats, and no integer of 64 bits fits the one of 2**63 - 1.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from modelpier_operator.api import rules
+from modelpier_operator.api.access import Access
 from modelpier_operator.api.quantity import normalise_quantity
-from modelpier_operator.api.rules import Rule
+from modelpier_operator.api.section import SNAPSHOT, LabelValue, Name, Section
 
 Quantity = Annotated[
     str,
@@ -25,39 +24,7 @@ Quantity = Annotated[
     AfterValidator(normalise_quantity),
 ]
 """A Kubernetes quantity, such as 500m, 2 or 4Gi; in its canonical form once parsed."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-"""The name of an object in the same namespace."""
-LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
-
-
-_SNAPSHOT = "a snapshot"
-
-
-def _tell_rules(schema: dict[str, Any], section: type[BaseModel]) -> None:
-    if issubclass(section, Section) and section.RULES:
-        schema["x-rules"] = section.RULES
-
-
-class Section(BaseModel):
-    """One object of the spec: unknown fields are refused, `RULES` hold between its fields."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_tell_rules,
-    )
-    RULES: ClassVar[tuple[Rule, ...]] = ()
-
-    @model_validator(mode="after")
-    def _hold_rules(self, info: ValidationInfo) -> Self:
-        for rule in () if info.context is _SNAPSHOT else self.RULES:
-            if not rule.holds(self):
-                raise PydanticCustomError("rule", "{message}", {"message": rule.message, "field": rule.field})
-        return self
 
 
 class GoldenTests(Section):
@@ -336,6 +303,8 @@ class ModelDeploymentSpec(Section):
     """Number of pods; 0 gives everything back. kubectl scale, a HorizontalPodAutoscaler or KEDA may set it."""
     rollout: Rollout = Rollout()
     """How a new model or setting takes over from the one that serves."""
+    access: Access = Access()
+    """Who may connect to the pods. A change of it makes no revision and restarts no pod."""
 
 
 def parse_spec(spec: Mapping[str, Any]) -> ModelDeploymentSpec:
@@ -348,4 +317,4 @@ def parse_snapshot(intent: Mapping[str, Any]) -> ModelDeploymentSpec:
 
     Raises pydantic.ValidationError for what is no snapshot.
     """
-    return ModelDeploymentSpec.model_validate(intent, context=_SNAPSHOT)
+    return ModelDeploymentSpec.model_validate(intent, context=SNAPSHOT)

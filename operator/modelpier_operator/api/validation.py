@@ -16,13 +16,10 @@ from pydantic import ValidationError
 
 from modelpier_operator import names
 from modelpier_operator.api import rules
+from modelpier_operator.api.labels import LABEL_REMEDY, is_label_key, is_subdomain
 from modelpier_operator.api.merge_keys import MERGED_BY
 from modelpier_operator.api.quantity import QuantityError, normalise_quantity
 from modelpier_operator.api.v1alpha1 import ModelDeploymentSpec, Toleration
-
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LABEL_REMEDY = "write NAME or PREFIX/NAME, as in node.kubernetes.io/instance-type"
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def _uri(uri: str) -> Iterator[Fault]:
     if not uri.isprintable():
         yield Fault(where, "holds characters that cannot be printed", "copy it again without them")
     scheme, _, rest = uri.partition("://")
-    if scheme == "pvc" and not _is_name(claim := rest.partition("/")[0]):
+    if scheme == "pvc" and not is_subdomain(claim := rest.partition("/")[0]):
         yield Fault(where, f"{claim} is no name of a PersistentVolumeClaim", "write pvc://CLAIM/PATH")
     if scheme in {"http", "https"}:
         yield from _url(where, uri)
@@ -100,25 +97,14 @@ def _has_empty_or_dots(scheme: str, rest: str) -> bool:
 # ------------------------------------------------------------------------------------------------ labels
 def _toleration_keys(tolerations: Iterable[Toleration]) -> Iterator[Fault]:
     for index, toleration in enumerate(tolerations):
-        if toleration.key and not _is_label_key(toleration.key):
-            yield Fault(f"spec.resources.tolerations.{index}.key", "is no key of a taint", _LABEL_REMEDY)
+        if toleration.key and not is_label_key(toleration.key):
+            yield Fault(f"spec.resources.tolerations.{index}.key", "is no key of a taint", LABEL_REMEDY)
 
 
 def _keys(where: str, labels: Mapping[str, Any]) -> Iterator[Fault]:
     for key in labels:
-        if not _is_label_key(key):
-            yield Fault(f"{where}.{key}", "is no key of a label", _LABEL_REMEDY)
-
-
-def _is_label_key(key: str) -> bool:
-    """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set"""
-    prefix, slash, name = key.rpartition("/")
-    return _LABEL_NAME.fullmatch(name) is not None and (not slash or _is_name(prefix))
-
-
-def _is_name(text: str) -> bool:
-    """RFC 1123 subdomain."""
-    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
+        if not is_label_key(key):
+            yield Fault(f"{where}.{key}", "is no key of a label", LABEL_REMEDY)
 
 
 # ------------------------------------------------------------------------------------------------ podTemplate

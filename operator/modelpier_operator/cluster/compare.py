@@ -8,8 +8,10 @@ from typing import Any
 from modelpier_operator import names
 
 Object = dict[str, Any]
-_WHOLE = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector"})
-"""One key more selects something else: the server takes these as one value, too (`x-kubernetes-map-type: atomic`)."""
+_WHOLE = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector", "ingress"})
+"""One key more selects something else, or lets somebody else in: the server takes these as one value, too
+(`x-kubernetes-map-type: atomic`), and adds nothing to them.
+"""
 _EMPTY: tuple[Any, ...] = (None, "", {}, [])
 
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 _REMEMBERED = 512
 _LONGEST = 16 * 1024
 """Bytes of what is remembered: whoever may edit a ModelDeployment must not be able to fill the operator's memory."""
+_NO_MATTER = {"replicas", "access"}
+"""To a rollout: what was given up is not tried again because of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def remembered(taken: Mapping[str, Any]) -> ModelDeploymentSpec:
 
 
 def attempt(spec: Mapping[str, Any]) -> str:
-    """Hash of what a rollout depends on: the whole spec without `replicas`.
+    """Hash of what a rollout depends on: the whole spec without `replicas` and `access`.
 
     Values that are defaults do not count: another operator's CustomResourceDefinition writes out more of them, and what
     was given up would be tried once more for it.
@@ -76,8 +78,8 @@ def _attempt(raw: bytes) -> str:
     try:
         spec = _known(_of, raw).spec
     except ValidationError:
-        return names.digest({key: value for key, value in orjson.loads(raw).items() if key != "replicas"})
-    return names.digest(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"replicas"}))
+        return names.digest({key: value for key, value in orjson.loads(raw).items() if key not in _NO_MATTER})
+    return names.digest(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_NO_MATTER))
 
 
 @lru_cache(_REMEMBERED)

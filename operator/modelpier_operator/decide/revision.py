@@ -29,7 +29,7 @@ class Revision:
     """Of the intent alone: a runtime upgrade makes another revision of the same hash."""
     snapshot: Mapping[str, Any]
     spec: ModelDeploymentSpec
-    """The snapshot, typed; its `replicas` and `rollout` mean nothing: they are no part of a revision."""
+    """The snapshot, typed; `replicas`, `rollout` and `access` mean nothing in it: they are no part of a revision."""
     template: Mapping[str, Any]
     """The frozen pod template, without what names its pod set."""
     memory: Memory = field(default_factory=Memory)

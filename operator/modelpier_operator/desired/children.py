@@ -30,13 +30,15 @@ class Wish:
     selected_since: str
     replicas: int
     progress_deadline: int
+    callers: tuple[network.Rule, ...]
+    """Rules of the NetworkPolicy."""
 
 
 def children(wish: Wish, settings: Settings) -> tuple[dict[str, Any], ...]:
     md = wish.md
     return (
         *(serviceaccount.service_account(md) for _ in range(_needs_account(md, wish.goals))),
-        network.network_policy(md, settings),
+        network.network_policy(md, wish.callers, settings),
         *(revision.controller_revision(md, r) for r in wish.revisions),
         *(plan.plan_config_map(md, g.name, g.revision.name, wish.plans[g.name]) for g in wish.goals),
         service.service(md, wish.selected, wish.selected_since),

@@ -39,6 +39,10 @@ def test_the_crd_is_small() -> None:
     assert len(crd.render().encode()) < 100_000
 
 
+def test_people_read_it_without_looking_things_up() -> None:
+    assert not [token for token in yaml.scan(crd.render()) if isinstance(token, yaml.AnchorToken | yaml.AliasToken)]
+
+
 @pytest.mark.parametrize(("path", "schema"), SPEC + STATUS)
 def test_a_schema_is_structural(path: str, schema: dict[str, Any]) -> None:
     assert isinstance(schema["type"], str)

@@ -28,6 +28,7 @@ def test_the_smallest_spec_is_its_uri() -> None:
         ({"server": {"executionProviders": []}, "resources": {"nodeSelector": {}, "tolerations": []}}, {}),
         ({"server": {"runtimeUpgrade": "Auto"}}, {}),
         ({"replicas": 7, "rollout": {"strategy": "Replace"}}, {}),
+        ({"access": {"from": [{"podSelector": {}}]}}, {}),
         (
             {"resources": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": ""}]}},
             {"resources": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}},

@@ -145,3 +145,24 @@ def test_a_rule_over_sections_names_the_field_too() -> None:
     raw = smallest(server={"executionProviders": [{"name": "CUDAExecutionProvider"}]})
     (text,) = said(raw)
     assert text.startswith("spec.server.executionProviders: names a provider that needs a GPU: set resources.gpu to 1")
+
+
+@pytest.mark.parametrize(
+    ("peer", "text"),
+    [
+        ({}, "podSelector: a peer without podSelector, namespaceSelector and ipBlock is nobody: write one of them"),
+        ({"podSelector": {}, "ipBlock": {"cidr": "::/0"}}, "ipBlock: stands alone: make a peer of its own for"),
+        ({"ipBlock": {"cidr": "198.18.0.1/16"}}, "ipBlock.cidr: write the first address of a range and the length"),
+        ({"ipBlock": {"cidr": "::/0", "except": ["::/0"]}}, "ipBlock.except: each is a part of cidr, smaller than it"),
+        (
+            {"namespaceSelector": {"matchLabels": {"a/b/c": "x"}}},
+            "namespaceSelector.matchLabels: a/b/c is no key of a label; write NAME or PREFIX/NAME",
+        ),
+        (
+            {"podSelector": {"matchExpressions": [{"key": f"{'a' * 254}/b", "operator": "Exists"}]}},
+            f"podSelector.matchExpressions.0.key: {'a' * 254}/b is no key of a label; write NAME or PREFIX/NAME",
+        ),
+    ],
+)
+def test_a_peer_that_no_policy_may_have(peer: dict[str, Any], text: str) -> None:
+    assert said(smallest(access={"from": [peer]}))[0].startswith(f"spec.access.from.0.{text}")

@@ -17,6 +17,8 @@ JSON = st.recursive(
 )
 OBJECTS = st.dictionaries(st.sampled_from("xyz"), JSON, max_size=3)
 
+PEER: dict[str, Any] = {"podSelector": {}}
+
 
 @pytest.mark.parametrize(
     ("live", "wanted", "same"),
@@ -32,6 +34,9 @@ OBJECTS = st.dictionaries(st.sampled_from("xyz"), JSON, max_size=3)
         (None, {"a": 1}, False),
         ({"selector": {"a": "1", "b": "2"}}, {"selector": {"a": "1"}}, False),
         ({"podSelector": {"matchLabels": {"a": "1", "b": "2"}}}, {"podSelector": {"matchLabels": {"a": "1"}}}, False),
+        ({"ingress": [{"ports": [], "from": [PEER]}]}, {"ingress": [{"ports": []}]}, False),
+        ({"ingress": [{"from": [PEER | {"namespaceSelector": {}}]}]}, {"ingress": [{"from": [PEER]}]}, False),
+        ({"ingress": [{"from": [PEER]}]}, {"ingress": [{"from": [PEER]}]}, True),
     ],
 )
 def test_contains(live: Any, wanted: Any, *, same: bool) -> None:

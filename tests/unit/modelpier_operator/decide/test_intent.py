@@ -24,6 +24,12 @@ def test_the_number_of_replicas_is_none() -> None:
     assert intent.attempt(spec(replicas=1)) == intent.attempt(spec(replicas=7))
 
 
+def test_nor_is_who_may_connect() -> None:
+    narrowed: Any = {"from": [{"podSelector": {}}]}
+    assert intent.attempt(spec(access=narrowed)) == intent.attempt(spec())
+    assert intent.attempt(spec(access=narrowed, unheardOf=1)) == intent.attempt(spec(unheardOf=1))
+
+
 def test_how_to_get_there_is_one() -> None:
     assert intent.attempt(spec(rollout={"progressDeadlineSeconds": 60})) != intent.attempt(spec())
 

@@ -63,15 +63,6 @@ def test_selectors_meet_pods() -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
 
 
-@pytest.mark.parametrize(("port", "rules"), [(1, 1), (8080, 1), (8081, 1), (8082, 0), (8083, 1), (9090, 1), (65535, 1)])
-def test_only_the_admin_port_is_closed_rendered_only(port: int, rules: int) -> None:
-    (policy,) = of_kind(children(), "NetworkPolicy")
-    from_anywhere = [p for rule in policy["spec"]["ingress"] if "from" not in rule for p in rule["ports"]]
-    assert sum(p["port"] <= port <= p.get("endPort", p["port"]) for p in from_anywhere) == rules
-    (admin,) = [rule for rule in policy["spec"]["ingress"] if "from" in rule]
-    assert admin["ports"] == [{"protocol": "TCP", "port": contract.ADMIN_PORT}]
-
-
 def test_pods_mount_the_plan_of_their_set() -> None:
     made = children()
     (deployment,), (plan,) = of_kind(made, "Deployment"), of_kind(made, "ConfigMap")

@@ -147,7 +147,7 @@ def test_overrides_become_canonical() -> None:
 
 
 def test_the_how_to_that_secures_the_server_makes_such_a_pod() -> None:
-    (block,) = [b for b in blocks() if b.page.name == "secure-the-server.md" and b.language == "yaml"]
+    (block,) = [b for b in blocks() if b.page.name == "secure-the-server.md" and "podTemplate" in b.text]
     patch = yaml.safe_load(block.text)["spec"]["resources"]["podTemplate"]
     rendered = template({"allow_pod_overrides": True}, resources={"podTemplate": patch})
     found = server(rendered)
