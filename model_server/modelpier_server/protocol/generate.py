@@ -27,7 +27,7 @@ TEXT_INPUT = "text_input"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
-class GenerateRequest(msgspec.Struct, gc=False):
+class GenerateRequest(msgspec.Struct, gc=False, tag=True):
     id: str | None
     inputs: nested.Inputs
 

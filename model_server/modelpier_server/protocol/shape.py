@@ -14,6 +14,9 @@ ELEMENTS_LIMIT = 1 << 40
 EMPTY_LIMIT = 1 << 16
 """The other sizes of a tensor without elements, multiplied: it has no bytes that would bound what a run makes of it."""
 
+STRINGS_LIMIT = 1 << 20
+"""Of one tensor: a string of a few bytes on the wire takes a hundred in memory, and time of its own."""
+
 
 def check_shape(shape: Sequence[int], slot: Slot, signature: Signature, where: str) -> int:
     """Number of elements of `shape`. Raises InvalidRequest naming `where` unless the model takes it."""
@@ -32,6 +35,8 @@ def check_shape(shape: Sequence[int], slot: Slot, signature: Signature, where: s
         raise InvalidRequest(
             f"{where}: {list(shape)} has no elements, and its other sizes make more than {EMPTY_LIMIT}; send fewer"
         )
+    if elements > STRINGS_LIMIT and slot.datatype.name == "BYTES":
+        raise InvalidRequest(f"{where}: {elements} strings are more than the {STRINGS_LIMIT} of one tensor; send fewer")
     return elements
 
 
