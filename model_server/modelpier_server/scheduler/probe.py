@@ -142,8 +142,9 @@ def _disagreement(session: Session, size: int, random: np.random.Generator) -> s
 
 
 def _mixture(session: Session, feeds: Feeds, batched: list[npt.NDArray[Any]], random: np.random.Generator) -> str:
-    """What a row is, beside rows unlike it, where it differs: a largest value of all rows that is used only beyond some
-    threshold stays unseen among ordinary ones. The row itself stays ordinary, so that its numbers are as good as before.
+    """The output that is another one for a row beside rows unlike it: what is made of the largest value of all rows,
+    say, and used only beyond some threshold, stays unseen among ordinary ones. The row itself stays ordinary, and so
+    does what its numbers are good for.
     """
     for row, sign in ((0, 1), (ROWS_COMPARED - 1, -1)):
         for reach in REACHES:

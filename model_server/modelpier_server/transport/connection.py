@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from modelpier_server.errors import Cancelled, PayloadTooLarge, QueueFull, ServerError, Unavailable
+from modelpier_server.errors import Cancelled, InvalidRequest, PayloadTooLarge, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.transport import wire
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_exchange", "_fed", "_head_bytes", "_headers", "_muted", "_parser", "_queue", "_reading", "_server",
-        "_size", "_transport", "_url", "blocked", "phase", "since",
+        "_size", "_transport", "_url", "blocked", "owed", "phase", "since",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -80,7 +80,9 @@ class Connection(asyncio.Protocol):
         self.phase = Phase.IDLE
         self.since = server.now
         self.blocked: float | None = None
-        """Since when the client does not read its answers."""
+        """Since when the client does not read its answers, or not fast enough."""
+        self.owed = 0
+        """Bytes of answers that it has not taken, as far as they are many."""
 
     # ------------------------------------------------------------------------------------------ from asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,6 +94,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._muted = True
+        self._server.owe(self, 0)
         self._server.forget(self)
         while self._queue:
             exchange = self._queue.popleft()
@@ -138,9 +141,11 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = self._server.now
         self._read(wanted=False)
+        self._owe()
 
     def resume_writing(self) -> None:
         self.blocked = None
+        self._owe()
         self._read(wanted=len(self._queue) < self._server.limits.max_pipelined)
 
     # ------------------------------------------------------------------------------------------ from httptools
@@ -331,6 +336,12 @@ class Connection(asyncio.Protocol):
         exchange.status = status
         exchange.keep_alive = exchange.keep_alive and not self._server.closing
         length = sum(len(part) for part in parts)
+        if length > (most := self._server.limits.max_owed_bytes):
+            text = (
+                f"answer: it has {length} bytes, and this server's memory allows {most}; ask for fewer rows or outputs"
+            )
+            exchange.fail(InvalidRequest(text))
+            return
         connection = b"" if exchange.keep_alive else wire.CLOSE
         if exchange.keep_alive and b"connection" in exchange.headers:
             connection = wire.KEEP
@@ -359,8 +370,19 @@ class Connection(asyncio.Protocol):
                 return
         if not queue and self.phase is Phase.BUSY:
             self._enter(Phase.IDLE)
+        if queue or self.owed or self.blocked is not None:
+            self._owe()
         if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
             self._read(wanted=True)
+
+    def _owe(self) -> None:
+        """Counts what is written and not taken, and what waits for an answer before it."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        size = sum(len(part) for exchange in self._queue for part in exchange.ready or ())
+        if self.blocked is not None:
+            size += self._transport.get_write_buffer_size()
+        self._server.owe(self, size)
 
     def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         self._server.later(exchange, work)
@@ -443,7 +465,11 @@ class Connection(asyncio.Protocol):
         """Called about once a second: cuts off who takes too long."""
         limits, waited = self._server.limits, now - self.since
         if self.blocked is not None and now - self.blocked > limits.write_timeout:
-            self.abort()
+            before = self.owed
+            self._owe()
+            if before - self.owed < limits.body_rate * limits.write_timeout:
+                self.abort()
+            self.blocked = now
         elif self.phase is Phase.IDLE and not self._queue and waited > limits.idle_timeout:
             self.close_idle()
         elif self.phase is Phase.LINGER and waited > limits.linger_timeout:
