@@ -31,9 +31,9 @@ class Form(StrEnum):
 
 Decoded: TypeAlias = InferRequest | PredictRequest | GenerateRequest | PlainInputs
 
-COSTS: Mapping[bytes, int] = {b",": 40, b"[": 100, b"{": 350}
-"""Bytes of memory that an element, a list and an object take at most while they are decoded, found by the bytes that
-each of them brings into the body. Those within strings are counted, too.
+COSTS: Mapping[bytes, int] = {b",": 40, b"[": 100, b"{": 100, b":": 250}
+"""Bytes of memory that an element, a list, an object and a field of one take at most while they are decoded, found by
+the bytes that each of them brings into the body. Those within strings are counted, too.
 """
 _CHUNK = 1 << 20
 

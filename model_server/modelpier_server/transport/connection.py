@@ -29,6 +29,8 @@ _UNCOUNTED = -1
 """Of `Connection._fed`: nobody knows how much of what was just read belongs to this request."""
 _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")
 """RFC 3986, 3.2.2: host and port."""
+SLICE = 4096
+"""Bytes that are parsed at once where a packet has more: a request has 40 at least."""
 SMALL_DIGITS = 4
 """A Content-Length of so many digits (below 10 kB) is read without asking for the route's limit first."""
 
@@ -55,8 +57,8 @@ class Connection(asyncio.Protocol):
     """Callbacks in the order of asyncio and httptools; nothing here may raise."""
 
     __slots__ = (
-        "_body", "_exchange", "_fed", "_head_bytes", "_headers", "_muted", "_parser", "_queue", "_reading", "_server",
-        "_size", "_transport", "_url", "blocked", "owed", "phase", "since",
+        "_body", "_due", "_exchange", "_fed", "_head_bytes", "_headers", "_kept", "_muted", "_parser", "_queue",
+        "_reading", "_rest", "_server", "_size", "_transport", "_url", "_waiting", "blocked", "owed", "phase", "since",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -64,6 +66,14 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Exchange] = deque()
+        self._waiting: deque[Exchange] = deque()
+        """Those at the end of the queue that no handler has seen yet: a packet may hold hundreds."""
+        self._rest = memoryview(b"")
+        """What has come and was not parsed yet, because the client has enough under way."""
+        self._kept = 0
+        """Bytes of it that count against the limit of all connections."""
+        self._due = False
+        """Whether `_go_on` will be called."""
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._exchange: Exchange | None = None
@@ -93,7 +103,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
-        self._muted = True
+        self._mute()
+        self._keep_rest()
         self._server.owe(self, 0)
         self._server.forget(self)
         while self._queue:
@@ -105,6 +116,50 @@ class Connection(asyncio.Protocol):
             exchange.abort()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= SLICE and not self._rest:
+            self._feed(data)
+        elif not self._muted:
+            self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+            self._feed_rest()
+        if len(self._queue) >= self._server.limits.max_pipelined:
+            self._read(wanted=False)
+
+    def _feed_rest(self) -> None:
+        """Until the client has enough under way: then nothing more is read before something is answered."""
+        while self._rest and len(self._queue) < self._server.limits.max_pipelined:
+            size = self._slice()
+            data, self._rest = self._rest[:size], self._rest[size:]
+            self._feed(data)
+        if self._rest or self._kept:
+            self._keep_rest()
+
+    def _slice(self) -> int:
+        """Bytes that can be parsed before another look at the queue: all of a body whose length is known."""
+        exchange = self._exchange
+        if self.phase is not Phase.BODY or exchange is None or b"transfer-encoding" in exchange.headers:
+            return SLICE
+        return max(SLICE, int(exchange.headers.get(b"content-length", b"0")) - self._size)
+
+    def _keep_rest(self) -> None:
+        server = self._server
+        server.buffered += len(self._rest) - self._kept
+        self._kept = len(self._rest)
+        if self._kept and server.buffered > server.limits.max_buffered_bytes:
+            self._refuse(503, "what clients send takes too much memory; wait for answers before sending more")
+
+    def _go_on(self) -> None:
+        """Something was answered: what waits behind it has its turn, after others had theirs."""
+        self._due = False
+        queue, waiting, most = self._queue, self._waiting, self._server.limits.max_pipelined
+        for _ in range(min(len(waiting), most - (len(queue) - len(waiting)))):
+            if not waiting or self._transport is None or self._transport.is_closing():
+                return
+            self._server.dispatch(waiting.popleft())
+        self._feed_rest()
+        if not self._rest:
+            self._read(wanted=self.blocked is None and len(queue) < most)
+
+    def _feed(self, data: bytes | memoryview) -> None:
         if self._muted:
             return
         if self.phase is Phase.IDLE:
@@ -121,8 +176,6 @@ class Connection(asyncio.Protocol):
         if (phase is _HEAD or phase is _BODY) and not self._muted:
             self._fed = self._fed + len(data) if self._fed >= 0 else 0
             self._bound(self._fed)
-        if len(self._queue) >= self._server.limits.max_pipelined:
-            self._read(wanted=False)
 
     def _bound(self, fed: int) -> None:
         """The request is not complete, and has taken so many bytes."""
@@ -146,7 +199,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.blocked = None
         self._owe()
-        self._read(wanted=len(self._queue) < self._server.limits.max_pipelined)
+        self._soon()
 
     # ------------------------------------------------------------------------------------------ from httptools
     def on_message_begin(self) -> None:
@@ -225,7 +278,10 @@ class Connection(asyncio.Protocol):
             return
         self.phase = Phase.BUSY
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
-        self._server.dispatch(exchange)
+        if self._waiting or len(self._queue) > self._server.limits.max_pipelined:
+            self._waiting.append(exchange)
+        else:
+            self._server.dispatch(exchange)
 
     def _check_host(self, host: bytes | None) -> bool:
         """RFC 9112, 3.2: missing in no newer request, and always of the right form. Good ones are remembered."""
@@ -372,8 +428,14 @@ class Connection(asyncio.Protocol):
             self._enter(Phase.IDLE)
         if queue or self.owed or self.blocked is not None:
             self._owe()
-        if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
-            self._read(wanted=True)
+        room = not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined
+        if room or self._waiting:
+            self._soon()
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _owe(self) -> None:
         """Counts what is written and not taken, and what waits for an answer before it."""
@@ -428,6 +490,10 @@ class Connection(asyncio.Protocol):
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return str(name[0]) if name else ""
 
+    def receives(self, exchange: Exchange) -> bool:
+        """Whether the rest of the request has still to come."""
+        return self._exchange is exchange
+
     @property
     def unanswered(self) -> int:
         return len(self._queue)
@@ -436,6 +502,7 @@ class Connection(asyncio.Protocol):
         """Nothing more is parsed."""
         self._muted = True
         self._body = []
+        self._rest = memoryview(b"")
 
     def _close(self) -> None:
         """Once everything that is owed is written."""
@@ -490,6 +557,7 @@ class Connection(asyncio.Protocol):
             return
         self._reading = wanted
         if wanted:
+            self.since = self._server.now  # the client could not send while nobody read
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()

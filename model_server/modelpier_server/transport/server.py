@@ -224,7 +224,7 @@ class Server:
                 self._keys.check_http(exchange.headers, match.route.scope)
             exchange.match = match
         except ServerError as error:
-            if exchange.connection.phase is not Phase.BUSY:
+            if exchange.connection.receives(exchange):
                 exchange.connection.stop_reading_body(exchange)
             exchange.fail(error)
         return exchange.match is not None

@@ -17,6 +17,7 @@ from modelpier_server.records import Recorder
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Failure
 from modelpier_server.transport import Extras, HttpLimits
+from modelpier_server.transport.connection import SLICE
 from support import onnx_models
 from support.serving import Client, Running, gated, request_bytes, running, servable, tensor, until
 
@@ -73,6 +74,73 @@ async def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
         answer = await client.answer()
         assert answer.status == 404
         assert f"/nothing/{index}" in answer.error
+
+
+FLOOD = 5000
+
+
+def answered(state: Running) -> int:
+    return sum(state.metrics.http_responses.values())
+
+
+async def test_a_flood_of_pipelined_requests_keeps_nobody_waiting(state: Running, client: Client) -> None:
+    """One packet holds thousands of them."""
+    await client.send(request_bytes("GET", "/v2") * FLOOD)
+    await until(lambda: answered(state))
+    other = await state.client()
+    for _ in range(5):
+        before = answered(state)
+        assert (await other.request("GET", "/v2/health/live")).status == 200
+        assert answered(state) - before < 500
+        assert state.server.unanswered <= 1 + state.server.limits.max_pipelined + SLICE // 20
+    for _ in range(FLOOD):
+        assert (await client.answer()).status == 200
+    await until(lambda: not state.server.buffered)
+    assert (await client.request("GET", "/v2")).status == 200
+
+
+async def test_requests_of_a_client_that_has_left_are_not_answered(state: Running, client: Client) -> None:
+    await client.send(request_bytes("GET", "/v2") * FLOOD)
+    await until(lambda: answered(state))
+    client.writer.transport.abort()
+    await until(lambda: not state.server.connections)
+    assert answered(state) < FLOOD // 2
+    assert not state.server.buffered
+
+
+async def test_what_waits_to_be_parsed_is_bounded(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_pipelined=2, max_buffered_bytes=20_000)) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, GOOD) * 2 + request_bytes("GET", "/v2") * 2000)
+        await until(lambda: served.in_flight == 2)
+        session.gate.set()
+        statuses: list[int] = []
+        while not statuses or statuses[-1] == 200:
+            statuses.append((await client.answer()).status)
+        assert statuses[-1] == 503
+        assert await client.closed()
+        await until(lambda: not state.server.buffered)
+
+
+async def test_a_slow_start_of_a_request_behind_a_flood_is_not_blamed_on_its_client(tmp_path: Path) -> None:
+    """Nothing is read from it meanwhile."""
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_pipelined=2)) as state:
+        client = await state.client()
+        whole = request_bytes("POST", INFER, GOOD)
+        await client.send(whole * 3 + whole[:40])
+        await until(lambda: served.in_flight == 2)
+        (connection,) = state.server.connections
+        connection.since -= 1000
+        connection.check(state.server.now)
+        session.gate.set()
+        for _ in range(3):
+            assert (await client.answer()).status == 200
+        await until(lambda: connection._reading)
+        connection.check(state.server.now)
+        await client.send(whole[40:])
+        assert (await client.answer()).status == 200
 
 
 async def test_garbage_behind_a_good_request(client: Client) -> None:
@@ -394,6 +462,7 @@ async def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(tmp_path: 
             connection.check(connection.blocked + limits.write_timeout + 1)
             assert connection.owed < before - limits.body_rate * limits.write_timeout
             assert connection in state.server.connections
+        assert connection.blocked is not None
         connection.check(connection.blocked + limits.write_timeout + 1)
         await until(lambda: not state.server.connections)
         assert state.server.owed == 0
