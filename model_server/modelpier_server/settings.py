@@ -171,7 +171,6 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
     source = _source(flags, environment)
     if source is None:
         models = _models(flags)
-        cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelpier" / "models"
     else:
         if flags.model or flags.digest or flags.shadow or flags.shadow_share:
             raise SettingsError(
@@ -182,7 +181,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
             raise SettingsError(
                 f"--allow-repository-control: not together with {contract.ENV_PLAN_FILE}: the plan decides what is held"
             )
-        models, cache = (), Path(contract.MODEL_DIR)
+        models = ()
     planned = source is not None
     accept = contract.DRAIN_ACCEPT_SECONDS if planned else 0.0
     log = environment.get(contract.ENV_TERMINATION_LOG) or (contract.TERMINATION_LOG if planned else "")
@@ -195,7 +194,7 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         grpc_port=contract.GRPC_PORT if planned and flags.grpc_port is None else flags.grpc_port,
         source=source,
         models=models,
-        model_dir=Path(environment.get(contract.ENV_MODEL_DIR) or cache),
+        model_dir=_model_dir(environment, planned=planned),
         model_storage=_bytes(environment, contract.ENV_MODEL_STORAGE),
         credentials_dir=Path(environment.get(contract.ENV_CREDENTIALS_DIR) or contract.CREDENTIALS_DIR),
         pvc_dir=Path(environment.get(contract.ENV_PVC_DIR) or contract.PVC_DIR),
@@ -208,17 +207,28 @@ def read(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         tracing=_tracing(environment),
         repository_control=flags.allow_repository_control,
         vertex=_vertex(environment),
-        api_keys=_file(flags.api_keys, environment, contract.ENV_API_KEYS),
+        api_keys=_file("--api-keys", flags.api_keys, environment, contract.ENV_API_KEYS),
         tls=tls,
         probe_port=contract.PROBE_PORT if probed and flags.probe_port is None else flags.probe_port,
     )
 
 
+def _model_dir(environment: Mapping[str, str], *, planned: bool) -> Path:
+    if told := environment.get(contract.ENV_MODEL_DIR):
+        return Path(told)
+    if planned:
+        return Path(contract.MODEL_DIR)
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelpier" / "models"
+    except RuntimeError as error:  # a container's user that no file knows, and no HOME
+        raise SettingsError(f"{contract.ENV_MODEL_DIR}: must be set, as in /tmp/models: {error}") from error
+
+
 def _tls(flags: argparse.Namespace, environment: Mapping[str, str]) -> TlsFiles | None:
     """A flag goes before its variable."""
-    cert = _file(flags.tls_cert, environment, contract.ENV_TLS_CERT)
-    key = _file(flags.tls_key, environment, contract.ENV_TLS_KEY)
-    client_ca = _file(flags.tls_client_ca, environment, contract.ENV_TLS_CLIENT_CA)
+    cert = _file("--tls-cert", flags.tls_cert, environment, contract.ENV_TLS_CERT)
+    key = _file("--tls-key", flags.tls_key, environment, contract.ENV_TLS_KEY)
+    client_ca = _file("--tls-client-ca", flags.tls_client_ca, environment, contract.ENV_TLS_CLIENT_CA)
     if cert is not None and key is not None:
         return TlsFiles(cert, key, client_ca)
     if cert is not None or key is not None or client_ca is not None:
@@ -229,10 +239,18 @@ def _tls(flags: argparse.Namespace, environment: Mapping[str, str]) -> TlsFiles 
     return None
 
 
-def _file(flag: Path | None, environment: Mapping[str, str], name: str) -> Path | None:
-    if flag is not None:
-        return flag.expanduser()
+def _file(flag: str, given: Path | None, environment: Mapping[str, str], name: str) -> Path | None:
+    if given is not None:
+        return _expanded(flag, given)
     return Path(environment[name]) if environment.get(name) else None
+
+
+def _expanded(flag: str, path: Path) -> Path:
+    """~ and ~user for what a shell has left as it was: in NAME=~/model.onnx it does."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{flag}: there is no home folder for {path.parts[0]}: write the whole path") from error
 
 
 def _http_port(environment: Mapping[str, str]) -> int:
@@ -294,7 +312,9 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
     if flags.provider:
         options = replace(options, providers=tuple(map(Provider, flags.provider)))
     planned = tuple(
-        PlannedModel(name, name, LOCAL_VERSION, _uri(uri), digest=_digest(digests.get(name)), options=options)
+        PlannedModel(
+            name, name, LOCAL_VERSION, _uri("--model", uri), digest=_digest(digests.get(name)), options=options
+        )
         for name, uri in models.items()
     )
     return (*planned, *_shadows(flags, models, options))
@@ -312,7 +332,7 @@ def _shadows(flags: argparse.Namespace, models: Mapping[str, str], options: Opti
             name,
             f"{name}:{SHADOW_VERSION}",  # no --model has such a name
             SHADOW_VERSION,
-            _uri(uri),
+            _uri("--shadow", uri),
             weight=_percent(shares.get(name, "100")),
             role=Role.SHADOW,
             options=options,
@@ -322,7 +342,7 @@ def _shadows(flags: argparse.Namespace, models: Mapping[str, str], options: Opti
 
 
 def _percent(text: str) -> int:
-    if not re.fullmatch(r"\d{1,3}", text) or int(text) > contract.LARGEST_SHARE:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) > contract.LARGEST_SHARE:
         raise SettingsError(f"--shadow-share: must be a whole number from 0 to {contract.LARGEST_SHARE}: percent")
     return int(text)
 
@@ -341,12 +361,16 @@ def _pairs(values: Sequence[str], flag: str, form: str) -> dict[str, str]:
     return found
 
 
-def _uri(text: str) -> str:
+def _uri(flag: str, text: str) -> str:
     """A path stands for itself."""
     if "://" in text:
         return text
-    path = Path(text).expanduser().resolve()
-    return path.as_uri() + ("/" if path.is_dir() else "")
+    expanded = _expanded(flag, Path(text))
+    try:
+        path = expanded.resolve()
+        return path.as_uri() + ("/" if path.is_dir() else "")
+    except (OSError, RuntimeError) as error:  # too long, in a folder that is closed to us, links in a circle
+        raise SettingsError(f"{flag}: give a path that can be looked at: {error}") from error
 
 
 def _digest(text: str | None) -> str | None:
@@ -357,8 +381,8 @@ def _digest(text: str | None) -> str | None:
 
 def _bytes(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name) or "0"
-    if not text.isdigit():
-        raise SettingsError(f"{name}: must be a whole number of bytes")
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise SettingsError(f"{name}: must be a whole number of bytes, without a unit; got {text[:100]!r}")
     return int(text)
 
 
@@ -366,7 +390,7 @@ def _drain_limit(environment: Mapping[str, str]) -> float:
     text = environment.get(contract.ENV_DRAIN_LIMIT)
     if not text:
         return contract.DRAIN_LIMIT_SECONDS
-    if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
         raise SettingsError(f"{contract.ENV_DRAIN_LIMIT}: must be a number of seconds below a million")
     return float(text)
 

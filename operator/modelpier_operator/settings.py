@@ -6,6 +6,7 @@ The chart sets these variables; docs/reference/operator.md lists them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +115,7 @@ def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
 
 def _whole(env: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = env.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise SettingsError(f"{name}: must be a whole number from 1 to {most}, is {text!r}")
     return int(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,13 @@ def manifests() -> list[Block]:
 def values() -> list[Block]:
     """Values for the chart."""
     return [b for b in blocks() if b.language == "yaml" and not any("apiVersion" in each for each in parsed(b))]
+
+
+def commands(program: str) -> list[tuple[str, list[str]]]:
+    """The command lines of `program` that are there to be copied: where, and the words after its name."""
+    found = []
+    for block in blocks():
+        for line in block.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True) if line.startswith(f"{program} ") else []
+            found += [(f"{block}: {' '.join(words)[:60]}", words[1:])] if words else []
+    return found

@@ -1,12 +1,16 @@
+{{/* A release may have dots in its name and a digit before all; a Service, whose name begins with this one, may not. */}}
 {{- define "modelpier.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Values.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]" $full) -}}
+{{- fail (printf "fullnameOverride: must be set, since the release's name %s begins with no letter, and a Service's has to" .Release.Name) -}}
+{{- end -}}
+{{- $full | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "modelpier.operator" -}}
@@ -27,16 +31,38 @@ app.kubernetes.io/name: modelpier-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "modelpier.labels" -}}
+{{- define "modelpier.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "modelpier.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: operator
 app.kubernetes.io/part-of: modelpier
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "modelpier.labels" -}}
+{{- include "modelpier.ownLabels" . }}
+{{- include "modelpier.refuseOwnLabels" (list . "commonLabels" .Values.commonLabels) }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Selectors and Helm itself go by the chart's own labels. Takes (list $ "name.of.the.value" .Values.name.of.the.value). */}}
+{{- define "modelpier.refuseOwnLabels" -}}
+{{- $own := include "modelpier.ownLabels" (index . 0) | fromYaml -}}
+{{- $field := index . 1 -}}
+{{- range $label, $_ := index . 2 -}}
+{{- if hasKey $own $label -}}
+{{- fail (printf "%s: %s is set by the chart itself: choose another label" $field $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of the operator's pods; their own labels win over those of all objects. */}}
+{{- define "modelpier.podLabels" -}}
+{{- include "modelpier.refuseOwnLabels" (list . "operator.podLabels" .Values.operator.podLabels) -}}
+{{- merge (dict) (.Values.operator.podLabels | default dict) (include "modelpier.labels" . | fromYaml) | toYaml -}}
 {{- end -}}
 
 {{/* Reference of one image; takes (list $ .Values.x.image). */}}

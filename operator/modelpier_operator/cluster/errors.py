@@ -104,7 +104,7 @@ def from_status(status: int, body: Any, retry_after: str | None = None) -> ApiEr
     kind = AlreadyExistsError if reason == "AlreadyExists" else _BY_STATUS.get(status, UnavailableError)
     if kind is UnavailableError and 400 <= status < 500 and status != 408:
         kind = RefusedError
-    seconds = retry_after if retry_after and retry_after.isdigit() else details.get("retryAfterSeconds")
+    seconds = retry_after if retry_after and retry_after.isdecimal() else details.get("retryAfterSeconds")
     return kind(
         str(data.get("message") or body or f"HTTP {status}")[:MESSAGE_LIMIT],
         status=status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,15 @@ VALUES = Path(__file__).parent / "values"
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
+
+
+class Strict(yaml.SafeLoader):
+    """As the API server reads: a key that is there twice is an error, and not the later one's victory."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"twice in one mapping: {sorted(k for k in keys if keys.count(k) > 1)}"
+        return super().construct_mapping(node, deep)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +49,7 @@ def render(template: Callable[..., str]) -> Render:
     """As `template`, parsed."""
 
     def run(*arguments: str) -> list[Manifest]:
-        return [document for document in yaml.safe_load_all(template(*arguments)) if document]
+        return [document for document in yaml.load_all(template(*arguments), Strict) if document]
 
     return run
 

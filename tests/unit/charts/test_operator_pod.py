@@ -116,3 +116,10 @@ def test_disruption_budget_from_two_replicas_on(replicas: int, budgets: int, ren
     manifests = render("--set", f"operator.replicas={replicas}")
     assert only(manifests, "Deployment")["spec"]["replicas"] == replicas
     assert sum(m["kind"] == "PodDisruptionBudget" for m in manifests) == budgets
+
+
+def test_labels_of_the_pods_win_over_those_of_all_objects(render: Render) -> None:
+    manifests = render("--set", "commonLabels.team=a,operator.podLabels.team=b")
+    deployment = only(manifests, "Deployment")
+    assert deployment["metadata"]["labels"]["team"] == "a"
+    assert deployment["spec"]["template"]["metadata"]["labels"]["team"] == "b"

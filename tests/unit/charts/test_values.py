@@ -67,6 +67,15 @@ def test_every_value_has_a_comment() -> None:
         ("allowPodOverrides=maybe", "allowPodOverrides", "boolean"),
         ("operator.leaderElection.leaseDuration=0", "operator.leaderElection.leaseDuration", ""),
         ("metrics.podMonitor.interval=often", "metrics.podMonitor.interval", "pattern"),
+        ("commonLabels.foo=a b!", "commonLabels.foo", "pattern"),
+        ("commonLabels.a@b=x", "commonLabels", "a@b"),
+        ("operator.nodeSelector.a@b=x", "operator.nodeSelector", "a@b"),
+        ("operator.podAnnotations.a@b=x", "operator.podAnnotations", "a@b"),
+        ("fullnameOverride=a.b", "fullnameOverride", "pattern"),
+        ("fullnameOverride=1a", "fullnameOverride", "pattern"),
+        ("nameOverride=a.b", "nameOverride", "pattern"),
+        ("operator.env[0].name=A,operator.env[0].value=1", "operator.env.0.value", "string"),
+        ("operator.resources.limits.memory=2GB", "operator.resources.limits.memory", "pattern"),
     ],
 )
 def test_a_bad_value_is_named(assignment: str, field: str, told: str, helm: Helm) -> None:
@@ -74,6 +83,37 @@ def test_a_bad_value_is_named(assignment: str, field: str, told: str, helm: Helm
     done = helm.run(*TEMPLATE, *REGISTRY, "--set", assignment)
     assert done.returncode != 0
     assert re.search(field.replace(".", "[./]") + ".*" + told, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("field", ["commonLabels", "operator.podLabels"])
+@pytest.mark.parametrize("label", ["app.kubernetes.io/name", "helm.sh/chart"])
+def test_labels_of_the_chart_itself_are_refused(field: str, label: str, helm: Helm) -> None:
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set-json", f"{field}={json.dumps({label: 'x'})}")
+    assert done.returncode != 0
+    assert f"{field}: {label} is set by the chart itself: choose another label" in done.stderr
+
+
+def test_variables_of_the_chart_itself_are_refused(helm: Helm) -> None:
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", "operator.env[0].name=MODELPIER_LOG_LEVEL")
+    assert done.returncode != 0
+    assert "operator.env: MODELPIER_LOG_LEVEL is set by the chart itself" in done.stderr
+    done = helm.run(*TEMPLATE, *REGISTRY, "--set", "operator.env[0].name=A,operator.env[1].name=A")
+    assert done.returncode != 0
+    assert "operator.env: A is there twice" in done.stderr
+
+
+def test_a_release_may_have_dots_in_its_name(helm: Helm) -> None:
+    rendered = helm("template", "a.b", *TEMPLATE[2:], *REGISTRY)
+    names = {m["metadata"]["name"] for m in yaml.safe_load_all(rendered) if m}
+    assert "a-b-modelpier-operator-metrics" in names, "a Service's name may have none"
+
+
+def test_a_release_that_begins_with_no_letter_needs_another_name(helm: Helm) -> None:
+    release = ("template", "1a", *TEMPLATE[2:], *REGISTRY)
+    done = helm.run(*release)
+    assert done.returncode != 0
+    assert "fullnameOverride: must be set, since the release's name 1a begins with no letter" in done.stderr
+    assert "name: other-operator-metrics" in helm(*release, "--set", "fullnameOverride=other")
 
 
 @pytest.mark.parametrize("block", pages.values(), ids=str)
@@ -85,6 +125,21 @@ def test_values_of_the_documentation_are_right(block: pages.Block, helm: Helm, t
 
 def test_there_are_values_in_the_documentation() -> None:
     assert pages.values()
+
+
+INSTALLS = [(place, words) for place, words in pages.commands("helm") if words[0] == "install"]
+
+
+@pytest.mark.parametrize("words", [words for _, words in INSTALLS], ids=[place for place, _ in INSTALLS])
+def test_installations_of_the_documentation_are_whole(words: list[str], helm: Helm) -> None:
+    """As typed on a cluster that has nothing of Modelpier's yet, not even its namespace."""
+    arguments = [str(CHART) if word == "charts/modelpier" else word.replace("REGISTRY", "r.example") for word in words]
+    helm("template", *arguments[1:], *TEMPLATE[3:])
+    assert "--create-namespace" in words
+
+
+def test_there_are_installations_in_the_documentation() -> None:
+    assert len(INSTALLS) >= 2
 
 
 def test_an_account_of_somebody_else_needs_its_name(helm: Helm) -> None:

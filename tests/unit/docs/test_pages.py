@@ -44,3 +44,13 @@ def test_files_that_commands_name_exist(page: Path) -> None:
     for block in (b for b in blocks() if b.page == page and b.language == ""):
         for path in PATH.findall(block.text):
             assert (ROOT / path).exists(), f"{block}: {path}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_an_environment_is_made_before_it_is_used(page: Path) -> None:
+    """Whoever follows a page from its top has no .venv before the page has made one."""
+    lines = [line for block in blocks() if block.page == page for line in block.text.splitlines()]
+    for number, line in enumerate(lines):
+        if used := re.match(r"(?:\w+=\S+ )*\.(venv[\w-]*)/bin/", line):
+            made = {word for before in lines[:number] if before.startswith("make ") for word in before.split()}
+            assert used[1] in made, line

@@ -62,6 +62,7 @@ def test_what_is_missing_is_named(missing: str) -> None:
         ("WORKERS", "nan", "must be a whole number from 1 to 256"),
         ("WORKERS", "0.5", "must be a whole number from 1 to 256"),
         ("WORKERS", "\u00b2", "must be a whole number from 1 to 256"),
+        ("WORKERS", "9" * 5000, "must be a whole number from 1 to 256"),
         ("HTTP_PORT", "99999", "must be a whole number from 1 to 65535"),
         ("LEASE_DURATION", "inf", "must be greater than 0"),
         ("IMAGE_PULL_POLICY", "Sometimes", "must be one of IfNotPresent, Always, Never, is 'Sometimes'"),

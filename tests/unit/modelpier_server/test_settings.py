@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,12 +129,47 @@ def test_what_a_pod_is_told_of_itself() -> None:
         (["--model", "a=x", "--tls-client-ca", "c"], {}, "--tls-cert"),
         ([], {**POD, contract.ENV_TLS_KEY: "k"}, contract.ENV_TLS_CERT),
         ([], {**POD, contract.ENV_DRAIN_LIMIT: "-1"}, contract.ENV_DRAIN_LIMIT),
+        ([], {**POD, contract.ENV_DRAIN_LIMIT: "\u0663"}, contract.ENV_DRAIN_LIMIT),
+        ([], {**POD, contract.ENV_MODEL_STORAGE: "\u00b2"}, f"{contract.ENV_MODEL_STORAGE}: must be a whole number"),
+        ([], {**POD, contract.ENV_MODEL_STORAGE: "9" * 5000}, f"{contract.ENV_MODEL_STORAGE}: must be a whole number"),
+        (["--model", "a=~nosuchuser/x.onnx"], {}, "--model: there is no home folder for ~nosuchuser: write the whole"),
+        (["--model", "a=x", "--shadow", "a=~nosuchuser/x"], {}, "--shadow: there is no home folder for ~nosuchuser"),
+        (["--model", "a=x", "--api-keys", "~nosuchuser/k"], {}, "--api-keys: there is no home folder for ~nosuchuser"),
+        (["--model", "a=x", "--tls-cert", "~nosuchuser/k"], {}, "--tls-cert: there is no home folder for ~nosuchuser"),
+        (["--model", f"a={'x' * 300}"], {}, "--model: give a path that can be looked at"),
     ],
 )
 def test_mistakes_are_named(flags: list[str], environment: dict[str, str], names: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(flags, environment)
     assert names in str(caught.value)
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(SettingsError, match="--model: give a path that can be looked at"):
+        read(["--model", f"a={tmp_path}/a"], {})
+
+
+def test_somebody_without_a_home_says_where_models_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user that its files do not know."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(SettingsError, match="MODELPIER_MODEL_DIR: must be set"):
+        read(["--model", "a=x"], {})
+    assert read(["--model", "a=x"], {contract.ENV_MODEL_DIR: "/m"}).model_dir == Path("/m")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [(["--model", "a=~nosuchuser/x.onnx"], {}), ([], {**POD, contract.ENV_MODEL_STORAGE: "\u00b2"})],
+)
+def test_a_mistake_is_one_line_and_status_2(flags: list[str], environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "modelpier_server", *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("modelpier-server: ")
 
 
 @pytest.mark.parametrize("flags", [["--http-port", "70000"], ["--threads", "-1"], ["--drain-accept-seconds", "nan"]])

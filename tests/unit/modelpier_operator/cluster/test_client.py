@@ -96,6 +96,13 @@ async def test_every_refusal_carries_its_retry_decision(
     assert (caught.value.permanent, caught.value.retry_after, caught.value.fields) == (permanent, 7.0, ("x",))
 
 
+@pytest.mark.parametrize("told", ["\u00b2", "soon", "-1", ""])
+def test_a_time_to_wait_that_is_no_number_is_passed_over(told: str) -> None:
+    """Whatever a proxy on the way has written."""
+    error = errors.from_status(429, {"details": {"retryAfterSeconds": 3}}, told)
+    assert error.retry_after == 3.0
+
+
 async def test_a_write_that_takes_too_long_is_given_up(bench: Bench, client: Client) -> None:
     async def hang(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(30)
