@@ -2,6 +2,6 @@
 else's requests, for as long as it takes.
 """
 
-from modelpier_server.offload.decoder import LARGE, Decoder
+from modelpier_server.offload.decoder import LARGE, Decoder, Large, is_large
 
-__all__ = ["LARGE", "Decoder"]
+__all__ = ["LARGE", "Decoder", "Large", "is_large"]

@@ -1,8 +1,8 @@
-"""The server's side of the helper. `transport.infer` asks it for bodies beyond LARGE bytes of JSON; `process` makes it,
-and ends it after the drain.
+"""The server's side of the helper. `transport` asks it for bodies beyond LARGE bytes of JSON; `process` makes it, and
+ends it after the drain.
 
 The helper is started at the first such body, in the thread that waits for it: bodies are decoded one after the other,
-and a bounded number waits. Where no helper can be had, and after it has ended too often, bodies are decoded here.
+and a bounded number waits. Where no helper can be had, bodies are decoded here; what ended several of them is not.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import msgspec
 
 from modelpier_server.contract import TensorSpec
-from modelpier_server.errors import InvalidRequest, QueueFull, Unavailable
+from modelpier_server.errors import InvalidRequest, PayloadTooLarge, QueueFull, Unavailable
 from modelpier_server.ipc.arena import Arena
 from modelpier_server.ipc.packets import TooLarge, encode, pair, receive, send
 from modelpier_server.offload.messages import Asked, Model, Read, Told, Unread, Wrong
+from modelpier_server.protocol.forms import Decoded, Form, check_memory, decode
 from modelpier_server.protocol.http import Body
-from modelpier_server.protocol.infer_request import InferRequest, decode
 from modelpier_server.protocol.signature import Signature, Slot
 
 LARGE = 1 << 18
@@ -43,6 +44,28 @@ _told = msgspec.msgpack.Decoder(Told).decode
 _found = msgspec.msgpack.Decoder(Read | Wrong | Unread).decode
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A body, and what is known about it."""
+
+    form: Form
+    body: Body
+    header_length: int | None
+    """Bytes of its JSON part; None: all of it."""
+    signature: Signature
+    memory: int
+    """Bytes that the JSON may take while it is decoded."""
+
+    def decode(self) -> Decoded:
+        """In this process. Raises InvalidRequest, PayloadTooLarge."""
+        check_memory(self.body, self.header_length, self.memory)
+        return decode(self.form, self.body, self.header_length, self.signature)
+
+
+def is_large(body: Body, header_length: int | None) -> bool:
+    return len(body) > LARGE and (header_length is None or header_length > LARGE)
 
 
 class Helper:
@@ -66,22 +89,28 @@ class Helper:
             undo.pop_all()
         self._socket.settimeout(LONGEST)
 
-    def decode(self, body: Body, header_length: int | None, signature: Signature) -> InferRequest | None:
-        """None: it has no memory for it. Raises InvalidRequest, OSError, TooLarge; EOFError when it is gone."""
-        self._arena.put_bytes(body)
+    def decode(self, large: Large) -> Decoded:
+        """Raises InvalidRequest, PayloadTooLarge; Unavailable when it has no memory for it, EOFError when it is gone;
+        OSError, TooLarge.
+        """
+        self._arena.put_bytes(large.body)
+        signature = large.signature
         model = Model(_specs(signature.inputs), _specs(signature.outputs), signature.empty_rows)
-        send(self._socket, encode(Asked(len(body), header_length, encode(model), self._arena.capacity)))
+        size, capacity = len(large.body), self._arena.capacity
+        asked = Asked(large.form, size, large.header_length, large.memory, encode(model), capacity)
+        send(self._socket, encode(asked))
         told = _told(receive(self._socket))
         self._arena.see(told.capacity)
         found = _found(self._arena.take(told.place).tobytes())
-        request = None
         if isinstance(found, Read):
             request = found.request
             request.inputs = {place.name: self._arena.take(place).copy() for place in found.inputs}
         if self._arena.capacity > KEPT:
             self._arena.shrink()
+        if isinstance(found, Unread):
+            raise Unavailable(f"there is no memory for a large body now ({found.text}); try again later")
         if isinstance(found, Wrong):
-            raise InvalidRequest(found.text)
+            raise (PayloadTooLarge if found.too_large else InvalidRequest)(found.text)
         return request
 
     def end(self) -> None:
@@ -106,17 +135,16 @@ class Decoder:
         self._closing = threading.Lock()
         self._closed = False
 
-    async def decode(self, body: Body, header_length: int | None, signature: Signature) -> InferRequest:
-        """As `infer_request.decode`. Raises also QueueFull, and Unavailable when the helper ends in the middle."""
+    async def decode(self, large: Large) -> Decoded:
+        """As `Large.decode`. Raises also QueueFull, and Unavailable when the helper ends in the middle."""
         if self._waiting >= MOST_WAITING:
             raise QueueFull(f"{self._waiting} large bodies wait to be decoded already; try again later")
         self._waiting += 1
         try:
-            work = (body, header_length, signature)
-            request = await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, *work)
+            request = await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, large)
         finally:
             self._waiting -= 1
-        return request if request is not None else decode(body, header_length, signature)
+        return request if request is not None else large.decode()
 
     @property
     def pid(self) -> int | None:
@@ -133,22 +161,21 @@ class Decoder:
             self._helper.close()
 
     # ------------------------------------------------------------------------------------------ in its thread
-    def _decode(self, body: Body, header_length: int | None, signature: Signature) -> InferRequest | None:
+    def _decode(self, large: Large) -> Decoded | None:
         """None: it is to be decoded by the server itself."""
         helper = self._get()
         if helper is None:
             return None
         try:
-            return helper.decode(body, header_length, signature)
+            return helper.decode(large)
         except TooLarge:
             return None
         except (EOFError, TimeoutError) as error:
             self._drop(helper)
             raise Unavailable("the process that decodes large bodies has ended; try again") from error
         except OSError as error:
-            log.warning("no memory for a large body's process", extra={"error": str(error)})
             self._drop(helper)
-            return None
+            raise Unavailable(f"there is no memory for a large body now ({error}); try again later") from error
 
     def _get(self) -> Helper | None:
         with self._closing:
@@ -156,10 +183,12 @@ class Decoder:
                 return self._helper
             now = time.monotonic()
             if len(self._starts) == STARTS and now - self._starts[0] < WINDOW:
-                return None
-            self._starts.append(now)
+                # Nobody knows what ended them: whatever it was must not come to the server itself.
+                left = self._starts[0] + WINDOW - now
+                raise Unavailable("the process that decodes large bodies has ended too often; try again later", left)
             try:
                 self._helper = Helper()
+                self._starts.append(now)
             except OSError as error:
                 log.warning("no process for large bodies could be started", extra={"error": str(error)})
             return self._helper

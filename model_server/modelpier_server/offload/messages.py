@@ -8,7 +8,7 @@ import msgspec
 
 from modelpier_server.contract import TensorSpec
 from modelpier_server.ipc.packets import Place
-from modelpier_server.protocol.infer_request import InferRequest
+from modelpier_server.protocol.forms import Decoded, Form
 
 
 class Model(msgspec.Struct, frozen=True, array_like=True):
@@ -20,9 +20,12 @@ class Model(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
+    form: Form
     size: int
     """Of the body."""
     header_length: int | None
+    memory: int
+    """Bytes that the JSON may take while it is decoded."""
     model: bytes
     """A `Model`, encoded: it is the same for many."""
     capacity: int
@@ -36,15 +39,16 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Read(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    request: InferRequest
+    request: Decoded
     """Without its inputs."""
     inputs: list[Place]
 
 
 class Wrong(msgspec.Struct, tag=True, frozen=True, array_like=True):
-    """The request is: the text of an InvalidRequest."""
+    """The request is: the text of an InvalidRequest, or of a PayloadTooLarge."""
 
     text: str
+    too_large: bool = False
 
 
 class Unread(msgspec.Struct, tag=True, frozen=True, array_like=True):

@@ -4,20 +4,22 @@ the server closes its end of FD or is gone. ONNX Runtime is never imported here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from modelpier_server.errors import InvalidRequest
+from modelpier_server.errors import InvalidRequest, PayloadTooLarge
 from modelpier_server.ipc.arena import Arena, end_of
 from modelpier_server.ipc.packets import encode, receive, send
 from modelpier_server.offload.messages import Asked, Model, Read, Told, Unread, Wrong
-from modelpier_server.protocol.infer_request import InferRequest, decode
+from modelpier_server.protocol.forms import Decoded, check_memory, decode
 from modelpier_server.protocol.signature import Signature
 
 _asked = msgspec.msgpack.Decoder(Asked).decode
@@ -28,6 +30,9 @@ def main() -> None:
     channel, arena = socket.socket(fileno=int(sys.argv[1])), Arena(int(sys.argv[2]))
     # The terminal's interrupt is for the server, which ends us when it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where the container's memory is not enough, this process goes first. Source: proc(5).
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         while True:
             send(channel, encode(_answer(_asked(receive(channel)), arena)))
@@ -40,12 +45,16 @@ def _answer(asked: Asked, arena: Arena) -> Told:
     found: Read | Wrong | Unread
     end = asked.size
     try:
-        request = decode(arena.view(asked.size), asked.header_length, _signature(asked.model))
+        body = arena.view(asked.size)
+        check_memory(body, asked.header_length, asked.memory)
+        request = decode(asked.form, body, asked.header_length, _signature(asked.model))
         places = arena.put(list(request.inputs.items()), asked.size)
         end = max(end, end_of(places))
         found = Read(_without_inputs(request), places)
     except InvalidRequest as error:
         found = Wrong(str(error))
+    except PayloadTooLarge as error:
+        found = Wrong(str(error), too_large=True)
     except (MemoryError, OSError) as error:
         found = Unread(str(error))
     (place,) = arena.put([("", np.frombuffer(encode(found), np.uint8))], end)
@@ -59,7 +68,7 @@ def _signature(raw: bytes) -> Signature:
     return Signature(plain.inputs, plain.outputs, model.empty_rows)
 
 
-def _without_inputs(request: InferRequest) -> InferRequest:
+def _without_inputs(request: Decoded) -> Decoded:
     request.inputs = {}
     return request
 

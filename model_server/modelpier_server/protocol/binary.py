@@ -42,14 +42,20 @@ def strings(view: memoryview, shape: Sequence[int], where: str) -> npt.NDArray[n
             f"{where}: {view.nbytes} bytes cannot hold {elements} BYTES elements of 4 or more bytes each"
         )
     values: list[str] = []
-    at = 0
-    while at < view.nbytes:
-        if len(values) == elements or at + _LENGTH.size > view.nbytes:
+    at, end, data = 0, view.nbytes, view.tobytes()
+    while at < end:
+        start = at + _LENGTH.size
+        if len(values) == elements or start > end:
             raise InvalidRequest(f"{where}: the data does not end after the {elements} BYTES elements of the shape")
-        (length,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size
-        values.append(_text(view[at : at + length], length, f"{where} element {len(values)}"))
-        at += length
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > end:
+            raise InvalidRequest(
+                f"{where} element {len(values)}: {at - start} bytes are declared, {end - start} are left"
+            )
+        try:
+            values.append(data[start:at].decode())
+        except UnicodeDecodeError as error:
+            raise _no_text(f"{where} element {len(values)}") from error
     if len(values) != elements:
         raise InvalidRequest(f"{where}: {len(values)} BYTES elements, but the shape has {elements}")
     array = np.empty(elements, np.object_)
@@ -57,18 +63,16 @@ def strings(view: memoryview, shape: Sequence[int], where: str) -> npt.NDArray[n
     return array.reshape(shape)
 
 
-def _text(view: memoryview, length: int, where: str) -> str:
-    if view.nbytes != length:
-        raise InvalidRequest(f"{where}: {length} bytes are declared, {view.nbytes} are left")
-    return text_of(view, where)
-
-
 def text_of(data: bytes | memoryview, where: str) -> str:
     """One element of BYTES. Raises InvalidRequest naming `where` for what is no UTF-8."""
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{where}: not UTF-8, as strings of ONNX are; base64 carries other bytes") from error
+        raise _no_text(where) from error
+
+
+def _no_text(where: str) -> InvalidRequest:
+    return InvalidRequest(f"{where}: not UTF-8, as strings of ONNX are; base64 carries other bytes")
 
 
 def raw_input(view: memoryview, slot: Slot) -> npt.NDArray[Any]:
@@ -79,7 +83,7 @@ def raw_input(view: memoryview, slot: Slot) -> npt.NDArray[Any]:
         if any(size not in {-1, 1} for size in shape):
             raise InvalidRequest(f"{where}: BYTES can be raw only where the model takes one element, not {shape}")
         array = np.empty(1, np.object_)
-        array[0] = _text(view, view.nbytes, where)
+        array[0] = text_of(view, where)
         return array.reshape([1] * len(shape))
     if shape.count(-1) == 2 and shape[0] == -1:
         shape[0] = 1

@@ -20,14 +20,14 @@ from modelpier_server.protocol import elements, nested
 from modelpier_server.protocol.http import Body
 from modelpier_server.protocol.infer_response import dump
 from modelpier_server.protocol.reading import decoded
-from modelpier_server.protocol.shape import check_shape
+from modelpier_server.protocol.shape import check_output, check_shape
 from modelpier_server.protocol.signature import Signature, Slot
 
 TEXT_INPUT = "text_input"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
-class GenerateRequest(msgspec.Struct, gc=False):
+class GenerateRequest(msgspec.Struct, gc=False, tag=True):
     id: str | None
     inputs: nested.Inputs
 
@@ -121,6 +121,7 @@ def encode(
 
 
 def _value(slot: Slot, array: npt.NDArray[Any]) -> Any:
+    check_output(slot, array.size, json=True)
     flat = array.ravel()
     if slot.datatype.json is None:
         flat = flat.astype(np.float32)

@@ -70,7 +70,7 @@ class Message(msgspec.Struct, gc=False):
     outputs: list[OutputChoice] | None = None
 
 
-class InferRequest(msgspec.Struct, gc=False):
+class InferRequest(msgspec.Struct, gc=False, tag=True):
     """A request that the model takes. (A Struct costs a third of a dataclass, and this is made once per request.)"""
 
     id: str | None

@@ -18,10 +18,10 @@ from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import binary, classification
 from modelpier_server.protocol.datatypes import FLOATS
 from modelpier_server.protocol.infer_request import InferRequest
+from modelpier_server.protocol.shape import BINARY_REMEDY, JSON_LIMIT, check_output
 from modelpier_server.protocol.signature import Signature, Slot
 
 Named = Iterable[tuple[Slot, npt.NDArray[Any]]]
-_REMEDY = 'POST /v2/models/NAME/infer carries it in binary form (parameters: {"binary_data_output": true})'
 
 
 class Encoded(msgspec.Struct, gc=False):
@@ -49,6 +49,8 @@ def encode(
     for slot, array in zip(chosen, arrays, strict=True):
         entry: dict[str, Any] = {"name": slot.spec.name, "datatype": slot.datatype.name, "shape": array.shape}
         if request.binary is True or (request.binary and slot.spec.name in request.binary):
+            if array.dtype.hasobject:
+                check_output(slot, array.size, json=False)
             tensors.append(tensor := binary.bytes_of(array))
             entry["parameters"] = {"binary_data_size": len(tensor)}
         else:
@@ -73,11 +75,16 @@ def dump(answer: dict[str, Any], outputs: Named, skip: bool | frozenset[str] = F
 
 def _json_data(slot: Slot, array: npt.NDArray[Any]) -> Any:
     if slot.datatype.json is None:
-        raise InvalidRequest(f"output '{slot.name}': {slot.datatype.name} has no JSON form; {_REMEDY}")
+        raise InvalidRequest(f"output '{slot.name}': {slot.datatype.name} has no JSON form; {BINARY_REMEDY}")
     flat = array.ravel()
-    return flat.tolist() if flat.dtype.hasobject else flat
+    if flat.dtype.hasobject:
+        check_output(slot, flat.size, json=True)
+        return flat.tolist()
+    if flat.size > JSON_LIMIT:
+        check_output(slot, flat.size, json=True)
+    return flat
 
 
 def _check_finite(slot: Slot, array: npt.NDArray[Any]) -> None:
     if slot.datatype.name in FLOATS and not np.isfinite(array).all():
-        raise InvalidRequest(f"output '{slot.name}': holds NaN or infinity, which JSON cannot say; {_REMEDY}")
+        raise InvalidRequest(f"output '{slot.name}': holds NaN or infinity, which JSON cannot say; {BINARY_REMEDY}")

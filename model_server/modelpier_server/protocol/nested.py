@@ -18,7 +18,7 @@ import numpy.typing as npt
 from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol import elements
 from modelpier_server.protocol.reading import decoded
-from modelpier_server.protocol.shape import check_shape
+from modelpier_server.protocol.shape import check_output, check_shape
 from modelpier_server.protocol.signature import Signature, Slot
 
 Inputs = dict[str, npt.NDArray[Any]]
@@ -101,7 +101,8 @@ def _text(value: str | Base64, where: str) -> str:
 
 
 def lists(slot: Slot, array: npt.NDArray[Any]) -> Any:
-    """An output as `infer_response.dump` writes it: nested as its shape says."""
+    """An output as `infer_response.dump` writes it: nested as its shape says. Raises InvalidRequest."""
+    check_output(slot, array.size, json=True)
     if slot.datatype.json is None:
         array = array.astype(np.float32)
     return array.tolist() if array.dtype.hasobject or array.ndim == 0 else np.ascontiguousarray(array)

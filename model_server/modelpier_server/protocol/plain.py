@@ -26,6 +26,10 @@ class PlainRequest(msgspec.Struct, gc=False):
     model_version: str | None = None
 
 
+class PlainInputs(msgspec.Struct, gc=False, tag=True):
+    inputs: nested.Inputs
+
+
 _decode = msgspec.json.Decoder(PlainRequest).decode
 
 

@@ -7,6 +7,7 @@ form of the request. Sources: KServe's `data_plane/v1_protocol.md`; TensorFlow S
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,12 +29,13 @@ class Message(msgspec.Struct, gc=False):
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class PredictRequest(msgspec.Struct, gc=False):
+class PredictRequest(msgspec.Struct, gc=False, tag=True):
     inputs: nested.Inputs
     rows: int | None
     """How many `instances` there were; None: the request was in columns."""
 
 
+_OBJECTS = re.compile(rb"\[\s*\{")
 _decode = msgspec.json.Decoder(Message).decode
 _decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -47,10 +49,9 @@ def message_of(body: Body) -> Message:
 def is_infer(message: Message) -> bool:
     """Whether the body is one of the Open Inference Protocol, whose `inputs` are objects that describe tensors."""
     raw = message.inputs
-    if message.instances is not msgspec.UNSET or raw is msgspec.UNSET or nested.first_byte(raw) != b"[":
+    if message.instances is not msgspec.UNSET or raw is msgspec.UNSET or not _OBJECTS.match(raw):
         return False
-    first = next(iter(_list(raw, "inputs")), None)
-    return first is not None and nested.first_byte(first) == b"{" and "datatype" in _object(first, "inputs[0]")
+    return "datatype" in _object(_list(raw, "inputs")[0], "inputs[0]")
 
 
 def decode(body: Body, signature: Signature) -> PredictRequest:

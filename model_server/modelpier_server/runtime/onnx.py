@@ -49,6 +49,8 @@ _ELSEWHERE = re.compile(
     r"xternal data (path|location|resolves)|external (data location|TensorProto)|Data of TensorProto"
 )
 _TENSOR = re.compile(r"tensor name: ([^)]+)\)|for initializer: (\S+?)\. |Tensor (\S+) external data")
+_WARNINGS, _NOTHING = 2, 4
+"""Severities from which on ONNX Runtime logs; 4 is what ends the process."""
 _UNKNOWN_OPERATOR = "is not a registered function/op"
 _MEMORY_WORDS = (
     *("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory"),
@@ -83,12 +85,16 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
 
 def _create(file: Path, session_options: ort.SessionOptions, options: Options) -> ort.InferenceSession:
     asked = [(provider.name, dict(provider.options)) for provider in options.providers]
+    # Why a provider cannot be had is told by the log of the whole library alone. During runs clients could fill it.
+    ort.set_default_logger_severity(_WARNINGS)
     try:
         return ort.InferenceSession(str(file), session_options, providers=asked)
     except MemoryError as error:
         raise ModelError(FailureReason.OUT_OF_MEMORY, f"{file.name}: {error}") from error
     except Exception as error:  # ONNX Runtime's exceptions have no root of their own
         raise ModelError(_reason(error), f"{file.name}: {_remedy(str(error))}{_text(error)}") from error
+    finally:
+        ort.set_default_logger_severity(_NOTHING)
 
 
 def _remedy(text: str) -> str:
@@ -206,7 +212,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Everything that it would print arrives as an exception too, and clients could fill the log with bad input.
-    options.log_severity_level = 4
+    options.log_severity_level = _NOTHING
     # Threads that spin while they wait burn a core at low rates and starve everything else under a CPU limit.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")

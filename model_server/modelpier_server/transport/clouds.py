@@ -12,15 +12,17 @@ import re
 from dataclasses import dataclass
 
 from modelpier_server.errors import InvalidRequest, NotFound, UnsupportedMedia
-from modelpier_server.protocol import infer_request, infer_response, predict
+from modelpier_server.protocol import infer_response
+from modelpier_server.protocol.forms import Form
 from modelpier_server.protocol.http import JSON_TYPE, Request, Response
+from modelpier_server.protocol.infer_request import InferRequest
 from modelpier_server.protocol.infer_response import Encoded
-from modelpier_server.protocol.signature import Signature
+from modelpier_server.protocol.predict import PredictRequest
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays
 from modelpier_server.transport.about import INFER, About
 from modelpier_server.transport.exchange import Exchange
-from modelpier_server.transport.models import Models, Reading
+from modelpier_server.transport.models import Asked, Models, Reading
 from modelpier_server.transport.router import Router
 from modelpier_server.transport.v1 import reading as predict_reading
 
@@ -66,13 +68,11 @@ class Clouds:
         exchange.send(Response.json({"ready": ready}, 200 if ready else 503))
 
     async def invoke(self, request: Request) -> Response:
-        servable = self._models.catalog.find(self._target(request))
+        def find() -> Servable:
+            return self._models.catalog.find(self._target(request))
+
         length = _header_length(request)
-        if length is None:
-            message = predict.message_of(request.body)
-            if not predict.is_infer(message):
-                return await self._models.run(servable, request.body, lambda s: predict_reading(request, s))
-        return await self._models.run(servable, request.body, lambda s: _infer_reading(request, length, servable, s))
+        return await self._models.run(Asked(Form.CLOUD, request.body, find, _reading, length))
 
     def _target(self, request: Request) -> str:
         """Name of the model. Raises NotFound, InvalidRequest."""
@@ -101,12 +101,12 @@ def _header_length(request: Request) -> int | None:
     return None
 
 
-def _infer_reading(request: Request, length: int | None, servable: Servable, signature: Signature) -> Reading:
-    """Raises InvalidRequest."""
-    asked = infer_request.decode(request.body, length, signature)
+def _reading(asked: InferRequest | PredictRequest, servable: Servable) -> Reading:
+    if isinstance(asked, PredictRequest):
+        return predict_reading(asked, servable)
 
     def encode(arrays: Arrays) -> Response:
-        return _response(infer_response.encode(servable.name, servable.version, asked, signature, arrays))
+        return _response(infer_response.encode(servable.name, servable.version, asked, servable.signature, arrays))
 
     return Reading(asked.inputs, encode, asked.outputs)
 

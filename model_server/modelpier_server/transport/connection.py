@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from modelpier_server.errors import Cancelled, PayloadTooLarge, QueueFull, ServerError, Unavailable
+from modelpier_server.errors import Cancelled, InvalidRequest, PayloadTooLarge, QueueFull, ServerError, Unavailable
 from modelpier_server.protocol import compress
 from modelpier_server.protocol.http import Response
 from modelpier_server.transport import wire
@@ -29,6 +29,8 @@ _UNCOUNTED = -1
 """Of `Connection._fed`: nobody knows how much of what was just read belongs to this request."""
 _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(:[0-9]*)?")
 """RFC 3986, 3.2.2: host and port."""
+SLICE = 4096
+"""Bytes that are parsed at once where a packet has more: a request has 40 at least."""
 SMALL_DIGITS = 4
 """A Content-Length of so many digits (below 10 kB) is read without asking for the route's limit first."""
 
@@ -55,8 +57,8 @@ class Connection(asyncio.Protocol):
     """Callbacks in the order of asyncio and httptools; nothing here may raise."""
 
     __slots__ = (
-        "_body", "_exchange", "_fed", "_head_bytes", "_headers", "_muted", "_parser", "_queue", "_reading", "_server",
-        "_size", "_transport", "_url", "blocked", "phase", "since",
+        "_body", "_due", "_exchange", "_fed", "_head_bytes", "_headers", "_kept", "_muted", "_parser", "_queue",
+        "_reading", "_rest", "_server", "_size", "_transport", "_url", "_waiting", "blocked", "owed", "phase", "since",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -64,6 +66,14 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Exchange] = deque()
+        self._waiting: deque[Exchange] = deque()
+        """Those at the end of the queue that no handler has seen yet: a packet may hold hundreds."""
+        self._rest = memoryview(b"")
+        """What has come and was not parsed yet, because the client has enough under way."""
+        self._kept = 0
+        """Bytes of it that count against the limit of all connections."""
+        self._due = False
+        """Whether `_go_on` will be called."""
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._exchange: Exchange | None = None
@@ -80,7 +90,9 @@ class Connection(asyncio.Protocol):
         self.phase = Phase.IDLE
         self.since = server.now
         self.blocked: float | None = None
-        """Since when the client does not read its answers."""
+        """Since when the client does not read its answers, or not fast enough."""
+        self.owed = 0
+        """Bytes of answers that it has not taken, as far as they are many."""
 
     # ------------------------------------------------------------------------------------------ from asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,7 +103,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
-        self._muted = True
+        self._mute()
+        self._keep_rest()
+        self._server.owe(self, 0)
         self._server.forget(self)
         while self._queue:
             exchange = self._queue.popleft()
@@ -102,6 +116,50 @@ class Connection(asyncio.Protocol):
             exchange.abort()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= SLICE and not self._rest:
+            self._feed(data)
+        elif not self._muted:
+            self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+            self._feed_rest()
+        if len(self._queue) >= self._server.limits.max_pipelined:
+            self._read(wanted=False)
+
+    def _feed_rest(self) -> None:
+        """Until the client has enough under way: then nothing more is read before something is answered."""
+        while self._rest and len(self._queue) < self._server.limits.max_pipelined:
+            size = self._slice()
+            data, self._rest = self._rest[:size], self._rest[size:]
+            self._feed(data)
+        if self._rest or self._kept:
+            self._keep_rest()
+
+    def _slice(self) -> int:
+        """Bytes that can be parsed before another look at the queue: all of a body whose length is known."""
+        exchange = self._exchange
+        if self.phase is not Phase.BODY or exchange is None or b"transfer-encoding" in exchange.headers:
+            return SLICE
+        return max(SLICE, int(exchange.headers.get(b"content-length", b"0")) - self._size)
+
+    def _keep_rest(self) -> None:
+        server = self._server
+        server.buffered += len(self._rest) - self._kept
+        self._kept = len(self._rest)
+        if self._kept and server.buffered > server.limits.max_buffered_bytes:
+            self._refuse(503, "what clients send takes too much memory; wait for answers before sending more")
+
+    def _go_on(self) -> None:
+        """Something was answered: what waits behind it has its turn, after others had theirs."""
+        self._due = False
+        queue, waiting, most = self._queue, self._waiting, self._server.limits.max_pipelined
+        for _ in range(min(len(waiting), most - (len(queue) - len(waiting)))):
+            if not waiting or self._transport is None or self._transport.is_closing():
+                return
+            self._server.dispatch(waiting.popleft())
+        self._feed_rest()
+        if not self._rest:
+            self._read(wanted=self.blocked is None and len(queue) < most)
+
+    def _feed(self, data: bytes | memoryview) -> None:
         if self._muted:
             return
         if self.phase is Phase.IDLE:
@@ -118,8 +176,6 @@ class Connection(asyncio.Protocol):
         if (phase is _HEAD or phase is _BODY) and not self._muted:
             self._fed = self._fed + len(data) if self._fed >= 0 else 0
             self._bound(self._fed)
-        if len(self._queue) >= self._server.limits.max_pipelined:
-            self._read(wanted=False)
 
     def _bound(self, fed: int) -> None:
         """The request is not complete, and has taken so many bytes."""
@@ -138,10 +194,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = self._server.now
         self._read(wanted=False)
+        self._owe()
 
     def resume_writing(self) -> None:
         self.blocked = None
-        self._read(wanted=len(self._queue) < self._server.limits.max_pipelined)
+        self._owe()
+        self._soon()
 
     # ------------------------------------------------------------------------------------------ from httptools
     def on_message_begin(self) -> None:
@@ -220,7 +278,10 @@ class Connection(asyncio.Protocol):
             return
         self.phase = Phase.BUSY
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
-        self._server.dispatch(exchange)
+        if self._waiting or len(self._queue) > self._server.limits.max_pipelined:
+            self._waiting.append(exchange)
+        else:
+            self._server.dispatch(exchange)
 
     def _check_host(self, host: bytes | None) -> bool:
         """RFC 9112, 3.2: missing in no newer request, and always of the right form. Good ones are remembered."""
@@ -331,6 +392,12 @@ class Connection(asyncio.Protocol):
         exchange.status = status
         exchange.keep_alive = exchange.keep_alive and not self._server.closing
         length = sum(len(part) for part in parts)
+        if length > (most := self._server.limits.max_owed_bytes):
+            text = (
+                f"answer: it has {length} bytes, and this server's memory allows {most}; ask for fewer rows or outputs"
+            )
+            exchange.fail(InvalidRequest(text))
+            return
         connection = b"" if exchange.keep_alive else wire.CLOSE
         if exchange.keep_alive and b"connection" in exchange.headers:
             connection = wire.KEEP
@@ -359,8 +426,25 @@ class Connection(asyncio.Protocol):
                 return
         if not queue and self.phase is Phase.BUSY:
             self._enter(Phase.IDLE)
-        if not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined:
-            self._read(wanted=True)
+        if queue or self.owed or self.blocked is not None:
+            self._owe()
+        room = not self._reading and self.blocked is None and len(queue) < self._server.limits.max_pipelined
+        if room or self._waiting:
+            self._soon()
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _owe(self) -> None:
+        """Counts what is written and not taken, and what waits for an answer before it."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        size = sum(len(part) for exchange in self._queue for part in exchange.ready or ())
+        if self.blocked is not None:
+            size += self._transport.get_write_buffer_size()
+        self._server.owe(self, size)
 
     def later(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         self._server.later(exchange, work)
@@ -406,6 +490,10 @@ class Connection(asyncio.Protocol):
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return str(name[0]) if name else ""
 
+    def receives(self, exchange: Exchange) -> bool:
+        """Whether the rest of the request has still to come."""
+        return self._exchange is exchange
+
     @property
     def unanswered(self) -> int:
         return len(self._queue)
@@ -414,6 +502,7 @@ class Connection(asyncio.Protocol):
         """Nothing more is parsed."""
         self._muted = True
         self._body = []
+        self._rest = memoryview(b"")
 
     def _close(self) -> None:
         """Once everything that is owed is written."""
@@ -443,7 +532,11 @@ class Connection(asyncio.Protocol):
         """Called about once a second: cuts off who takes too long."""
         limits, waited = self._server.limits, now - self.since
         if self.blocked is not None and now - self.blocked > limits.write_timeout:
-            self.abort()
+            before = self.owed
+            self._owe()
+            if before - self.owed < limits.body_rate * limits.write_timeout:
+                self.abort()
+            self.blocked = now
         elif self.phase is Phase.IDLE and not self._queue and waited > limits.idle_timeout:
             self.close_idle()
         elif self.phase is Phase.LINGER and waited > limits.linger_timeout:
@@ -464,6 +557,7 @@ class Connection(asyncio.Protocol):
             return
         self._reading = wanted
         if wanted:
+            self.since = self._server.now  # the client could not send while nobody read
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()

@@ -9,13 +9,15 @@ import asyncio
 import time
 
 from modelpier_server.errors import DeadlineExceeded, InvalidRequest, ServerError, Unavailable
-from modelpier_server.offload import LARGE, Decoder
+from modelpier_server.offload import LARGE, Decoder, is_large
+from modelpier_server.protocol.forms import Form
 from modelpier_server.protocol.infer_request import InferRequest, decode
 from modelpier_server.protocol.infer_response import encode
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays, Work
 from modelpier_server.transport.catalog import Catalog
 from modelpier_server.transport.exchange import Exchange
+from modelpier_server.transport.models import large_of
 
 HEADER_LENGTH = b"inference-header-content-length"
 
@@ -70,7 +72,7 @@ class InferHandler:
         try:
             length = _header_length(exchange)
             body = exchange.body
-            if len(body) > LARGE and self._decoder is not None and (length is None or length > LARGE):
+            if len(body) > LARGE and self._decoder is not None and is_large(body, length):
                 exchange.later(self._decode_large(exchange, length, servable, self._decoder))
                 return
             request = decode(body, length, servable.signature)
@@ -83,13 +85,14 @@ class InferHandler:
         """Its time begins now, and not when it has been decoded."""
         try:
             async with asyncio.timeout(servable.limits.request_timeout):
-                request = await decoder.decode(exchange.body, length, servable.signature)
+                request = await decoder.decode(large_of(Form.INFER, exchange.body, length, servable))
         except TimeoutError:
             servable.reject()
             raise DeadlineExceeded(f"model '{servable.name}': no answer within the request's time") from None
         except ServerError:
             servable.reject()
             raise
+        assert isinstance(request, InferRequest)
         self._enqueue(exchange, request, servable)
 
     def _enqueue(self, exchange: Exchange, request: InferRequest, servable: Servable) -> None:

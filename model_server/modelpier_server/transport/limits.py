@@ -27,8 +27,15 @@ class HttpLimits:
     idle_timeout: float = 75.0
     """Between requests of a connection: longer than the 60 s of common proxies, which must be the ones to close."""
     write_timeout: float = 30.0
-    """A client that does not read its answer is cut off."""
+    """A client that takes less than `body_rate` of its answer within this time is cut off."""
     linger_timeout: float = 5.0
     """After an answer that was given before the whole request was read: closing at once would destroy the answer on
     its way.
     """
+
+    @property
+    def max_owed_bytes(self) -> int:
+        """Answers of all connections together that their clients have not taken yet: beyond it those are cut off that
+        have most to take. A single answer is never larger either.
+        """
+        return self.max_buffered_bytes // 2

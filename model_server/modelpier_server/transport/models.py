@@ -14,9 +14,11 @@ from typing import Any
 import numpy.typing as npt
 
 from modelpier_server.contract import ModelReport, ModelState
-from modelpier_server.errors import PayloadTooLarge, ServerError, Unavailable
-from modelpier_server.protocol.http import Body, Response
-from modelpier_server.protocol.signature import Signature
+from modelpier_server.errors import DeadlineExceeded, PayloadTooLarge, ServerError, Unavailable
+from modelpier_server.offload import Decoder, Large, is_large
+from modelpier_server.protocol import forms
+from modelpier_server.protocol.forms import Decoded, Form
+from modelpier_server.protocol.http import Body, Request, Response
 from modelpier_server.records import current
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays, Work
@@ -24,6 +26,8 @@ from modelpier_server.transport.catalog import Catalog
 from modelpier_server.transport.exchange import Exchange
 
 Inputs = dict[str, npt.NDArray[Any]]
+MEMORY = 16
+"""Times `limits.max_body_bytes` that a body's JSON may take while it is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,20 @@ class Reading:
     encode: Callable[[Arrays], Response]
     outputs: tuple[str, ...] | None = None
     """Names; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came."""
+
+    form: Form
+    body: Body
+    find: Callable[[], Servable]
+    """Who answers it. Raises NotFound, Unavailable."""
+    read: Callable[[Any, Servable], Reading]
+    """Of what `form` is decoded to. Raises InvalidRequest."""
+    header_length: int | None = None
+    """Bytes of the JSON part where binary tensors follow it."""
 
 
 class Call(Work):
@@ -66,11 +84,17 @@ class Call(Work):
             self.cancel()
 
 
+def large_of(form: Form, body: Body, header_length: int | None, servable: Servable) -> Large:
+    return Large(form, body, header_length, servable.signature, MEMORY * servable.limits.max_body_bytes)
+
+
 class Models:
     """The catalog, as handlers ask it."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, decoder: Decoder | None = None) -> None:
+        """`decoder` of large bodies; None: they are decoded as all others."""
         self.catalog = catalog
+        self._decoder = decoder
 
     # ------------------------------------------------------------------------------------------ looking up
     def ready(self, name: str, wanted: str | None) -> ModelReport:
@@ -92,6 +116,10 @@ class Models:
         found = [s for s in self.catalog.serving() if name in {None, s.name} and version in {None, s.version}]
         return sorted(found, key=lambda s: (s.name, s.version))
 
+    def finder(self, request: Request) -> Callable[[], Servable]:
+        """Finds who serves the model that the path names."""
+        return lambda: self.catalog.find(request.params["model"], request.params.get("version"))
+
     # ------------------------------------------------------------------------------------------ limits of bodies
     def limit(self, exchange: Exchange) -> int:
         """Of the model that the path names: of several versions any may be meant."""
@@ -103,20 +131,42 @@ class Models:
         return self.catalog.max_body_bytes()
 
     # ------------------------------------------------------------------------------------------ running
-    async def run(self, servable: Servable, body: Body, read: Callable[[Signature], Reading]) -> Response:
+    async def run(self, asked: Asked) -> Response:
         """Raises ServerError."""
-        if len(body) > servable.limits.max_body_bytes:
+        servable = asked.find()
+        large = self._decoder is not None and is_large(asked.body, asked.header_length)
+        call = await self._call(asked, servable)
+        try:
+            servable.enqueue(call)
+        except Unavailable:
+            # It may have been taken out of service while the body was decoded.
+            if not large or (other := asked.find()) is servable:
+                raise
+            call = await self._call(asked, other)
+            other.enqueue(call)
+        return await call.future
+
+    async def _call(self, asked: Asked, servable: Servable) -> Call:
+        if len(asked.body) > servable.limits.max_body_bytes:
             raise PayloadTooLarge(f"body: more than the {servable.limits.max_body_bytes} bytes that this model takes")
         record = current.get()
         if record is not None:
             record.served(servable.name, servable.version)
         servable.check_room()
         try:
-            reading = read(servable.signature)
+            decoded = await self._decoded(asked, servable)
         except ServerError:
             servable.reject()
             raise
-        call = Call(reading, time.monotonic() + servable.limits.request_timeout)
+        call = Call(asked.read(decoded, servable), time.monotonic() + servable.limits.request_timeout)
         call.record = record
-        servable.enqueue(call)
-        return await call.future
+        return call
+
+    async def _decoded(self, asked: Asked, servable: Servable) -> Decoded:
+        if self._decoder is None or not is_large(asked.body, asked.header_length):
+            return forms.decode(asked.form, asked.body, asked.header_length, servable.signature)
+        try:
+            async with asyncio.timeout(servable.limits.request_timeout):
+                return await self._decoder.decode(large_of(asked.form, asked.body, asked.header_length, servable))
+        except TimeoutError:
+            raise DeadlineExceeded(f"model '{servable.name}': no answer within the request's time") from None

@@ -38,13 +38,20 @@ class OpenApi:
         self._models = models
         self._guarded = guarded
         self._router = router
+        self._kept: tuple[object, bytes] = (None, b"")
+        """The last document, and what it was about."""
 
     def add_to(self, router: Router) -> None:
         about = About("About", "This document", {"type": "object"})
         router.add("GET", "/openapi.json", self.document, about=about)
 
     async def document(self, _: Request) -> Response:
-        return Response.json(describe(self._router, self._models.serving(), guarded=self._guarded))
+        served = self._models.serving()
+        about = [(one.name, one.version, one.signature) for one in served]
+        if self._kept[0] != about:
+            document = Response.json(describe(self._router, served, guarded=self._guarded))
+            self._kept = (about, document.body)
+        return Response.of_json(self._kept[1])
 
 
 def describe(router: Router, served: list[Servable], *, guarded: bool = False) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from modelpier_server.protocol import example, plain
+from modelpier_server.protocol.forms import Form
 from modelpier_server.protocol.http import Request, Response
+from modelpier_server.protocol.plain import PlainInputs
 from modelpier_server.protocol.schemas import MAYBE_TEXT, TEXT, shape_of
-from modelpier_server.protocol.signature import Signature
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays
 from modelpier_server.transport.about import INFER, About
-from modelpier_server.transport.models import Models, Reading
+from modelpier_server.transport.models import Asked, Models, Reading
 from modelpier_server.transport.router import Router
 
 
@@ -28,14 +29,17 @@ class Plain:
     async def infer(self, request: Request) -> Response:
         asked = plain.decode(request.body)
 
-        def read(signature: Signature) -> Reading:
-            def encode(arrays: Arrays) -> Response:
-                return Response.of_json(plain.encode(signature, arrays))
+        def find() -> Servable:
+            return self._models.catalog.find(asked.model_name, asked.model_version)
 
-            return Reading(plain.inputs_of(asked, signature), encode)
+        return await self._models.run(Asked(Form.PLAIN, request.body, find, _reading))
 
-        servable = self._models.catalog.find(asked.model_name, asked.model_version)
-        return await self._models.run(servable, request.body, read)
+
+def _reading(asked: PlainInputs, servable: Servable) -> Reading:
+    def encode(arrays: Arrays) -> Response:
+        return Response.of_json(plain.encode(servable.signature, arrays))
+
+    return Reading(asked.inputs, encode)
 
 
 def _example(served: Servable) -> object:

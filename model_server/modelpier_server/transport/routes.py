@@ -47,7 +47,7 @@ class Extras:
 def inference_app(catalog: Catalog, metrics: Metrics, extras: Extras | None = None) -> App:
     """`extras` None: none."""
     extras = extras or Extras()
-    router, models = Router(), Models(catalog)
+    router, models = Router(), Models(catalog, extras.decoder)
     families = (
         Clouds(models, extras.vertex),  # first: the routes of Vertex AI are the caller's to choose
         OpenInference(models, extras.decoder),

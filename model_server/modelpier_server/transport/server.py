@@ -60,6 +60,9 @@ class Server:
         self.limits = limits
         self.closing = False
         self.buffered = 0
+        """Bytes of bodies."""
+        self.owed = 0
+        """Bytes of answers that clients have not taken."""
         self.recorder = app.recorder
         self._keys = app.keys
         self.clock: Callable[[], float] = time.monotonic
@@ -221,7 +224,7 @@ class Server:
                 self._keys.check_http(exchange.headers, match.route.scope)
             exchange.match = match
         except ServerError as error:
-            if exchange.connection.phase is not Phase.BUSY:
+            if exchange.connection.receives(exchange):
                 exchange.connection.stop_reading_body(exchange)
             exchange.fail(error)
         return exchange.match is not None
@@ -312,6 +315,18 @@ class Server:
         exchange.held = size
         if self.buffered > self.limits.max_buffered_bytes:
             raise Unavailable("the bodies of all requests together take too much memory; try again")
+
+    def owe(self, connection: Connection, size: int) -> None:
+        """Notes that `size` bytes of answers wait for the connection's client."""
+        self.owed += size - connection.owed
+        connection.owed = size
+        while self.owed > self.limits.max_owed_bytes:
+            slow = max(self.connections, key=lambda other: other.owed)
+            assert slow.owed
+            log.warning("a client is cut off that does not take its answers", extra={"bytes": slow.owed})
+            self.owed -= slow.owed
+            slow.owed = 0
+            slow.abort()
 
     def _spawn(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

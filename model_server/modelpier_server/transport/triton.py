@@ -9,16 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from modelpier_server.protocol import generate, schemas
+from modelpier_server.protocol.forms import Form
+from modelpier_server.protocol.generate import GenerateRequest
 from modelpier_server.protocol.http import Request, Response
 from modelpier_server.protocol.model_config import Facts, model_config
 from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
-from modelpier_server.protocol.signature import Signature
 from modelpier_server.protocol.statistics import model_statistics
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays
 from modelpier_server.telemetry import Metrics
 from modelpier_server.transport.about import INFER, LOOKUP, About
-from modelpier_server.transport.models import Models, Reading
+from modelpier_server.transport.models import Asked, Models, Reading
 from modelpier_server.transport.oip import MODEL_PATHS
 from modelpier_server.transport.router import Router
 
@@ -79,8 +80,8 @@ class Triton:
         return Response.json({"model_stats": stats})
 
     async def generate(self, request: Request) -> Response:
-        servable = self._models.catalog.find(request.params["model"], request.params.get("version"))
-        return await self._models.run(servable, request.body, lambda signature: _reading(request, servable, signature))
+        find = self._models.finder(request)
+        return await self._models.run(Asked(Form.GENERATE, request.body, find, _reading))
 
     async def generate_stream(self, request: Request) -> Response:
         """Models of this server answer once, so that the stream is one event; what fails is no stream."""
@@ -103,11 +104,8 @@ def facts_of(servable: Servable, versions: list[str]) -> Facts:
     )
 
 
-def _reading(request: Request, servable: Servable, signature: Signature) -> Reading:
-    """Raises InvalidRequest."""
-    asked = generate.decode(request.body, signature)
-
+def _reading(asked: GenerateRequest, servable: Servable) -> Reading:
     def encode(arrays: Arrays) -> Response:
-        return Response.of_json(generate.encode(servable.name, servable.version, asked, signature, arrays))
+        return Response.of_json(generate.encode(servable.name, servable.version, asked, servable.signature, arrays))
 
     return Reading(asked.inputs, encode)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from modelpier_server.protocol import example, predict, schemas
+from modelpier_server.protocol.forms import Form
 from modelpier_server.protocol.http import Request, Response
+from modelpier_server.protocol.predict import PredictRequest
 from modelpier_server.protocol.schemas import TEXT, array_of, shape_of
-from modelpier_server.protocol.signature import Signature
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.scheduler.work import Arrays
 from modelpier_server.transport.about import INFER, LOOKUP, About
-from modelpier_server.transport.models import Models, Reading
+from modelpier_server.transport.models import Asked, Models, Reading
 from modelpier_server.transport.router import Router
 
 TAG = "KServe v1"
@@ -47,8 +48,8 @@ class V1:
         return Response.json({"name": name, "ready": True})
 
     async def predict(self, request: Request) -> Response:
-        servable = self._models.catalog.find(request.params["model"], request.params.get("version"))
-        return await self._models.run(servable, request.body, lambda signature: reading(request, signature))
+        find = self._models.finder(request)
+        return await self._models.run(Asked(Form.PREDICT, request.body, find, reading))
 
 
 def _example(served: Servable) -> object:
@@ -56,11 +57,8 @@ def _example(served: Servable) -> object:
     return None if data is None else {"inputs": data}
 
 
-def reading(request: Request, signature: Signature) -> Reading:
-    """Raises InvalidRequest."""
-    asked = predict.decode(request.body, signature)
-
+def reading(asked: PredictRequest, servable: Servable) -> Reading:
     def encode(arrays: Arrays) -> Response:
-        return Response.of_json(predict.encode(signature, arrays, asked.rows))
+        return Response.of_json(predict.encode(servable.signature, arrays, asked.rows))
 
     return Reading(asked.inputs, encode)

@@ -38,6 +38,8 @@ Context: TypeAlias = "ServicerContext[bytes, bytes]"
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 Stream = Callable[[Context], Awaitable[None]]
 
+SMALL = 1 << 16
+"""Bytes of an answer that is not counted."""
 SWEEP_INTERVAL = 0.5
 """Seconds between looks for messages that take too long."""
 
@@ -57,6 +59,9 @@ class Edge:
         self.called = 0.0
         """When the last one came, by the loop's clock."""
         self.buffered = 0
+        """Bytes of messages."""
+        self.owed = 0
+        """Bytes of answers of more than SMALL that clients have not taken."""
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once streams that nobody uses are to end."""
         self._loop = asyncio.get_running_loop()
@@ -79,6 +84,8 @@ class Edge:
                 answer = await handler(raw, context)
             finally:
                 self.buffered -= held
+            if len(answer) > SMALL:
+                self._owe(len(answer), context)
             if self._recorder is not None and (record := current.get()) is not None:
                 record.moved(len(raw), len(answer))
             return answer
@@ -102,6 +109,17 @@ class Edge:
             raise Unavailable("the messages of all calls together take too much memory; try again")
         self.buffered += size
         return size
+
+    def _owe(self, size: int, context: Context) -> None:
+        """Counts an answer until its client has taken it: gRPC keeps it for as long. Raises Unavailable."""
+        if self.owed + size > self.limits.max_owed_bytes:
+            raise Unavailable("answers that clients have not taken yet take too much memory; try again")
+        self.owed += size
+
+        def taken(_: Context) -> None:
+            self.owed -= size
+
+        context.add_done_callback(taken)  # type: ignore[arg-type] # the stub knows no functions
 
     async def read(self, context: Context) -> bytes | None:
         """The next message, which must come in time; None at the end. Raises DeadlineExceeded."""

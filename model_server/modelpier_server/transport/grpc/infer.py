@@ -36,7 +36,11 @@ class InferCall(Work):
 
     def succeed(self, arrays: Arrays) -> bool:
         servable = self._servable
-        answer = encode(servable.name, servable.version, self._request, servable.signature, arrays)
+        try:
+            answer = encode(servable.name, servable.version, self._request, servable.signature, arrays)
+        except ServerError as error:
+            self.fail(error)
+            return False
         if not self.future.done():
             self.future.set_result(self._finish(answer))
         return True

@@ -45,6 +45,11 @@ class GrpcLimits:
         return (self.settling - 0.5) / 1.1
 
     @property
+    def max_owed_bytes(self) -> int:
+        """Answers of all calls together that their clients have not taken yet."""
+        return self.max_buffered_bytes // 2
+
+    @property
     def max_message_bytes(self) -> int:
         return min(self.max_buffered_bytes, INT32_MAX)
 

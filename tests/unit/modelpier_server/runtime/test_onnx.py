@@ -16,7 +16,7 @@ from modelpier_server.contract import FailureReason, GraphOptimization, Options,
 from modelpier_server.errors import InferenceFailed, InvalidRequest, ModelError
 from modelpier_server.protocol.datatypes import DATATYPES
 from support import onnx_models
-from support.onnx_models import write
+from support.onnx_models import build, write
 
 WEIGHT = np.array([1, 2, 3], np.float32).tobytes()
 ZEROS = {"x": np.zeros((1, 3), np.float32)}
@@ -185,3 +185,14 @@ def test_instances_follow_the_cores(
 ) -> None:
     monkeypatch.setattr("modelpier_server.runtime.onnx.cores", lambda: available)
     assert load(onnx_models.identity(), tmp_path, instances=instances, threads=threads).instances == expected
+
+
+def test_clients_cannot_fill_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's allocators would tell of sizes that no machine has."""
+    node = helper.make_node("Expand", ["x", "sizes"], ["y"])
+    model = build([node], [("x", "FP32", (1,)), ("sizes", "INT64", ("k",))], [("y", "FP32", (None, None))])
+    session = load(model, tmp_path)
+    capfd.readouterr()
+    with pytest.raises(InferenceFailed):
+        session.run({"x": np.ones(1, np.float32), "sizes": np.array([1 << 31, 1 << 31], np.int64)}, ["y"])
+    assert capfd.readouterr() == ("", "")

@@ -14,10 +14,11 @@ from onnx import helper, numpy_helper
 from modelpier_server import runtime
 from modelpier_server.contract import Batching, FailureReason, Options
 from modelpier_server.errors import ModelError, OutOfMemory
+from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.scheduler import probe as probing
 from modelpier_server.scheduler.probe import Finding, axis_objection, probe
 from support import onnx_models
-from support.onnx_models import build, write
+from support.onnx_models import build, build_proto, write
 from support.sessions import Wrapped
 
 
@@ -58,6 +59,66 @@ def test_what_must_not_be_batched(tmp_path: Path, model: bytes, text: str) -> No
     finding = found(model, tmp_path)
     assert finding.max_rows == 0
     assert text in finding.why
+
+
+def beyond_a_threshold(datatype: str, extreme: str, threshold: float) -> bytes:
+    """Adds the largest (smallest) value of all rows, once it is beyond the threshold."""
+    dtype = DATATYPES[datatype].numpy
+    constants = [
+        numpy_helper.from_array(np.array(threshold, dtype), "threshold"),
+        numpy_helper.from_array(np.array(0, dtype), "nothing"),
+    ]
+    nodes = [
+        helper.make_node(f"Reduce{extreme}", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater" if extreme == "Max" else "Less", ["m", "threshold"], ["beyond"]),
+        helper.make_node("Where", ["beyond", "m", "nothing"], ["more"]),
+        helper.make_node("Add", ["x", "more"], ["y"]),
+    ]
+    return build(nodes, [("x", datatype, ("n", 3))], [("y", datatype, ("n", 3))], constants)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "extreme", "threshold"),
+    [("INT64", "Max", 1), ("INT64", "Min", -1), ("INT8", "Max", 99), ("FP32", "Max", 100), ("FP64", "Min", -100)],
+)
+def test_rows_that_know_each_other_beyond_a_threshold_only(
+    tmp_path: Path, datatype: str, extreme: str, threshold: float
+) -> None:
+    finding = found(beyond_a_threshold(datatype, extreme, threshold), tmp_path)
+    assert finding.max_rows == 0
+    assert finding.why == "off: output 'y' of a row depends on the other rows"
+
+
+def test_strings_whose_lengths_know_each_other(tmp_path: Path) -> None:
+    """As tokenizers do that pad to the longest text: the second size depends on all rows."""
+    nodes = [
+        helper.make_node("StringSplit", ["x"], ["y", "counts"], delimiter=" "),
+    ]
+    model = build_proto(nodes, [("x", "BYTES", ("n",))], [("y", "BYTES", ("n", "words"))])
+    model.opset_import[0].version = 20
+    assert "depends on the other rows" in found(model.SerializeToString(), tmp_path).why
+
+
+def test_whole_numbers_may_be_indices(tmp_path: Path) -> None:
+    """Rows beside the one that is looked at have larger ones, as far as the model takes them."""
+    for rows in (3, 10, 2000):
+        assert "output" not in found(onnx_models.gather(rows), tmp_path).why
+
+
+def test_devices_that_check_no_index_get_no_large_ones(tmp_path: Path) -> None:
+    class Device(Scripted):
+        provider = "CUDAExecutionProvider"
+        largest = 0
+
+        def run(
+            self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str], control: runtime.Control | None = None
+        ) -> list[np.ndarray]:
+            self.largest = max(self.largest, *(int(np.abs(array).max()) for array in feeds.values()))
+            return super().run(feeds, outputs, control)
+
+    session = Device(runtime.load(write(onnx_models.identity("INT64"), tmp_path / "m.onnx"), Options()))
+    probe(session, Batching())
+    assert session.largest == 1
 
 
 def test_an_output_that_has_other_rows_than_its_input(tmp_path: Path) -> None:
@@ -133,7 +194,7 @@ def test_no_more_rows_are_tried_once_they_bring_nothing(tmp_path: Path) -> None:
     finding = probe(session, Batching())
     assert finding.max_rows == 0
     assert "bring no more rows" in finding.why
-    assert session.runs <= 1 + 4 + 4 + 2
+    assert session.runs <= 1 + 4 + 4 + 2 + 2
 
 
 class Costly(Scripted):
@@ -154,7 +215,7 @@ def test_the_fewest_rows_that_are_fast_are_found_in_few_runs(tmp_path: Path, row
     session = Costly(runtime.load(write(onnx_models.identity(), tmp_path / "m.onnx"), Options()))
     session.row = row
     assert probe(session, Batching(max_rows=limit)).max_rows == rows
-    assert session.runs <= 1 + 2 + 4 + 2 * 4
+    assert session.runs <= 1 + 2 + 4 + 2 + 2 * 4
 
 
 def test_slow_models_are_not_run_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from modelpier_server.records import Recorder
 from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Failure
 from modelpier_server.transport import Extras, HttpLimits
+from modelpier_server.transport.connection import SLICE
 from support import onnx_models
 from support.serving import Client, Running, gated, request_bytes, running, servable, tensor, until
 
@@ -73,6 +74,73 @@ async def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
         answer = await client.answer()
         assert answer.status == 404
         assert f"/nothing/{index}" in answer.error
+
+
+FLOOD = 5000
+
+
+def answered(state: Running) -> int:
+    return sum(state.metrics.http_responses.values())
+
+
+async def test_a_flood_of_pipelined_requests_keeps_nobody_waiting(state: Running, client: Client) -> None:
+    """One packet holds thousands of them."""
+    await client.send(request_bytes("GET", "/v2") * FLOOD)
+    await until(lambda: answered(state))
+    other = await state.client()
+    for _ in range(5):
+        before = answered(state)
+        assert (await other.request("GET", "/v2/health/live")).status == 200
+        assert answered(state) - before < 500
+        assert state.server.unanswered <= 1 + state.server.limits.max_pipelined + SLICE // 20
+    for _ in range(FLOOD):
+        assert (await client.answer()).status == 200
+    await until(lambda: not state.server.buffered)
+    assert (await client.request("GET", "/v2")).status == 200
+
+
+async def test_requests_of_a_client_that_has_left_are_not_answered(state: Running, client: Client) -> None:
+    await client.send(request_bytes("GET", "/v2") * FLOOD)
+    await until(lambda: answered(state))
+    client.writer.transport.abort()
+    await until(lambda: not state.server.connections)
+    assert answered(state) < FLOOD // 2
+    assert not state.server.buffered
+
+
+async def test_what_waits_to_be_parsed_is_bounded(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_pipelined=2, max_buffered_bytes=20_000)) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, GOOD) * 2 + request_bytes("GET", "/v2") * 2000)
+        await until(lambda: served.in_flight == 2)
+        session.gate.set()
+        statuses: list[int] = []
+        while not statuses or statuses[-1] == 200:
+            statuses.append((await client.answer()).status)
+        assert statuses[-1] == 503
+        assert await client.closed()
+        await until(lambda: not state.server.buffered)
+
+
+async def test_a_slow_start_of_a_request_behind_a_flood_is_not_blamed_on_its_client(tmp_path: Path) -> None:
+    """Nothing is read from it meanwhile."""
+    served, session = gated(onnx_models.identity(), tmp_path)
+    async with running(served, limits=HttpLimits(max_pipelined=2)) as state:
+        client = await state.client()
+        whole = request_bytes("POST", INFER, GOOD)
+        await client.send(whole * 3 + whole[:40])
+        await until(lambda: served.in_flight == 2)
+        (connection,) = state.server.connections
+        connection.since -= 1000
+        connection.check(state.server.now)
+        session.gate.set()
+        for _ in range(3):
+            assert (await client.answer()).status == 200
+        await until(lambda: connection._reading)
+        connection.check(state.server.now)
+        await client.send(whole[40:])
+        assert (await client.answer()).status == 200
 
 
 async def test_garbage_behind_a_good_request(client: Client) -> None:
@@ -345,6 +413,81 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> N
         await until(lambda: any(c.blocked is not None for c in state.server.connections))
         await until(lambda: not state.server.connections)
         assert state.metrics.http_responses[200] < 100
+
+
+async def deaf(state: Running, bytes_of_answer: int, count: int) -> list[Client]:
+    """Clients that ask and never read."""
+    body = b"\0" * bytes_of_answer
+    made = []
+    for _ in range(count):
+        client = await state.client()
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(request_bytes("POST", INFER, body, {"Inference-Header-Content-Length": 0}))
+        made.append(client)
+    return made
+
+
+async def test_answers_that_nobody_takes_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each client may be as slow as it likes; together they may not take the memory of others."""
+    limits = HttpLimits(max_buffered_bytes=96 << 20)
+    async with running(servable(onnx_models.identity(shape=("n", 4 << 20)), tmp_path), limits=limits) as state:
+        clients = await deaf(state, 16 << 20, 6)
+        await until(lambda: sum(c.unanswered for c in state.server.connections) == 0 and state.server.owed)
+        await until(lambda: state.server.owed <= limits.max_owed_bytes)
+        await until(lambda: len(state.server.connections) < 6)
+        assert 1 <= len(state.server.connections) <= 4
+        assert "does not take its answers" in caplog.text
+        other = await state.client()
+        assert (await other.request("GET", "/v2/health/live")).status == 200
+        for client in clients:
+            client.writer.transport.abort()
+        await until(lambda: state.server.owed == 0)
+
+
+async def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(tmp_path: Path) -> None:
+    async with running(servable(onnx_models.identity(shape=("n", 4 << 20)), tmp_path)) as state:
+        (client,) = await deaf(state, 16 << 20, 1)
+        (connection,) = state.server.connections
+        await until(lambda: connection.owed > 8 << 20)
+        limits = state.server.limits
+        for _ in range(3):
+            before = connection.owed
+            client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+            await client.reader.readexactly(2 << 20)
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            transport = connection._transport
+            assert transport is not None
+            await until(lambda: transport.get_write_buffer_size() < before - (1 << 20))  # noqa: B023
+            assert connection.blocked is not None
+            connection.check(connection.blocked + limits.write_timeout + 1)
+            assert connection.owed < before - limits.body_rate * limits.write_timeout
+            assert connection in state.server.connections
+        assert connection.blocked is not None
+        connection.check(connection.blocked + limits.write_timeout + 1)
+        await until(lambda: not state.server.connections)
+        assert state.server.owed == 0
+
+
+async def test_an_answer_that_memory_never_allows_says_so(tmp_path: Path) -> None:
+    limits = HttpLimits(max_buffered_bytes=1 << 20)
+    async with running(servable(onnx_models.identity(shape=("n", 150_000)), tmp_path), limits=limits) as state:
+        client = await state.client()
+        answer = await client.request("POST", INFER, b"\0" * 600_000, {"Inference-Header-Content-Length": 0})
+        assert answer.status == 400
+        assert "600" in answer.error
+        assert "ask for fewer rows" in answer.error
+
+
+async def test_answers_that_wait_for_an_earlier_one_are_counted(tmp_path: Path) -> None:
+    served, session = gated(onnx_models.identity(shape=("n", 50_000)), tmp_path)
+    async with running(served) as state:
+        client = await state.client()
+        await client.send(request_bytes("POST", INFER, b"\0" * 200_000, {"Inference-Header-Content-Length": 0}))
+        await client.send(request_bytes("GET", "/openapi.json"))
+        await until(lambda: state.server.owed > 1000)
+        session.gate.set()
+        assert (await client.answer()).status == (await client.answer()).status == 200
+        await until(lambda: state.server.owed == 0)
 
 
 async def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:

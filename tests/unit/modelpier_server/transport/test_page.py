@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from modelpier_server.scheduler.servable import Servable
 from modelpier_server.telemetry import Metrics
+from modelpier_server.transport import openapi
+from modelpier_server.transport.router import Router
 from support import onnx_models
 from support.serving import Client, Running, planned, running, servable, tensor
 
@@ -86,6 +89,26 @@ async def test_every_route_is_described(state: Running, client: Client) -> None:
     operations = [o for path in document["paths"].values() for o in path.values()]
     assert len({o["operationId"] for o in operations}) == len(operations)
     assert all(o["summary"] and o["responses"]["200"] for o in operations)
+
+
+async def test_the_document_is_made_anew_only_when_models_change(
+    state: Running, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+
+    def describe(router: Router, served: list[Servable], *, guarded: bool = False) -> dict[str, object]:
+        made.append(served)
+        return original(router, served, guarded=guarded)
+
+    original = openapi.describe
+    monkeypatch.setattr(openapi, "describe", describe)
+    first = (await client.request("GET", "/openapi.json")).body
+    assert (await client.request("GET", "/openapi.json")).body == first
+    assert len(made) <= 1
+    state.shelf.servables["new"] = servable(onnx_models.identity(), tmp_path, planned("new"))
+    assert "/v2/models/new/infer" in (await client.request("GET", "/openapi.json")).json["paths"]
+    del state.shelf.servables["new"]
+    assert (await client.request("GET", "/openapi.json")).body == first
 
 
 async def test_examples_are_valid_requests(state: Running, client: Client) -> None:
