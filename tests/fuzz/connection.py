@@ -30,6 +30,7 @@ from modelpier_server.scheduler.probe import Finding
 from modelpier_server.telemetry import Metrics
 from modelpier_server.tracing import OtlpTracing
 from modelpier_server.transport import Extras, HttpLimits, Server, inference_app
+from modelpier_server.transport import connection as parsing
 from modelpier_server.transport.connection import Connection
 from support.serving import Shelf, planned, request_bytes
 
@@ -121,6 +122,7 @@ class Rig:
     """One server for all inputs."""
 
     def __init__(self) -> None:
+        parsing.SLICE = 64  # inputs are small
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         metrics, turns = Metrics(), Turns()
@@ -158,7 +160,8 @@ class Rig:
 
     @property
     def busy(self) -> bool:
-        return bool(self.server._tasks) or any(s.in_flight for s in self.shelf.servables.values())
+        at_work = any(s.in_flight for s in self.shelf.servables.values())
+        return at_work or bool(self.server._tasks) or any(c._due for c in self.server.connections)
 
     async def settle(self) -> None:
         """Until there is nothing left to be done."""
