@@ -75,7 +75,8 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
     session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
-    custom_operators.register(session_options, file.parent, options.custom_operators)
+    folder = path if path.is_dir() else path.parent
+    custom_operators.register(session_options, folder, options.custom_operators)
     if any(provider.name == providers.TENSORRT for provider in options.providers):
         options = _for_tensorrt(file, session_options, options, graphs.engines(digest) if graphs and digest else None)
     entry = _entry(file, options, digest, graphs)
