@@ -30,9 +30,10 @@ def python() -> Path:
 @pytest.mark.timeout(600)
 def test_kserves_client(tmp_path: Path, python: Path) -> None:
     model = onnx_models.write(onnx_models.identity(), tmp_path / "m.onnx")
-    with server(tmp_path / "s", "--model", f"m={model}") as running:
+    with server(tmp_path / "s", "--model", f"m={model}", grpc=True) as running:
         running.wait_ready()
-        command = [str(python), str(Path(__file__).with_name("kserve_client.py")), f"http://127.0.0.1:{running.port}"]
+        program = Path(__file__).with_name("kserve_client.py")
+        command = [str(python), str(program), f"http://127.0.0.1:{running.port}", f"127.0.0.1:{running.grpc}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
@@ -41,4 +42,7 @@ def test_kserves_client(tmp_path: Path, python: Path) -> None:
     assert found["binary"] == ["m", [[1, 2.5, -3]]]
     assert "inputs[0].shape" in found["error"][1]
     assert found["v1"] == [True, True]
+    assert found["grpc"] == [True, True, True]
+    assert found["grpc typed"] == found["grpc raw"] == ["m", [[1, 2.5, -3]]]
+    assert "inputs[0].shape" in found["grpc error"][1]
     assert found["predict"] == {"predictions": [[1, 2.5, -3]]}

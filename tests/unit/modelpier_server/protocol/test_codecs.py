@@ -17,10 +17,10 @@ from hypothesis.extra import numpy as npst
 
 from modelpier_server.contract import TensorSpec
 from modelpier_server.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, QueueFull
-from modelpier_server.protocol import elements, plain
+from modelpier_server.protocol import elements, generate, infer_response, plain, predict, shape
 from modelpier_server.protocol.datatypes import DATATYPES
 from modelpier_server.protocol.http import Response
-from modelpier_server.protocol.infer_request import decode
+from modelpier_server.protocol.infer_request import InferRequest, decode
 from modelpier_server.protocol.infer_response import encode
 from modelpier_server.protocol.inflate import STEP, Inflation
 from modelpier_server.protocol.signature import Signature
@@ -42,6 +42,31 @@ def arrays(draw: st.DrawFn) -> tuple[str, np.ndarray]:
         npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), elements=elements)
     )
     return name, array
+
+
+@pytest.mark.parametrize("form", ["infer", "binary strings", "predict", "generate", "plain"])
+def test_every_form_of_answer_is_bounded(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shape, "JSON_LIMIT", 2)
+    monkeypatch.setattr(shape, "STRINGS_LIMIT", 2)
+    monkeypatch.setattr(infer_response, "JSON_LIMIT", 2)
+    model = signature("BYTES" if form == "binary strings" else "FP32", 1)
+    dtype = model.outputs["y"].datatype.numpy
+
+    def written(size: int) -> None:
+        outputs = [np.full(size, "a" if dtype.hasobject else 1, dtype)]
+        if form in {"infer", "binary strings"}:
+            asked = InferRequest(None, {}, None, binary=form != "infer")
+            encode("m", "1", asked, model, outputs)
+        elif form == "predict":
+            predict.encode(model, outputs, None)
+        elif form == "generate":
+            generate.encode("m", "1", generate.GenerateRequest(None, {}), model, outputs)
+        else:
+            plain.encode(model, outputs)
+
+    written(2)
+    with pytest.raises(InvalidRequest, match="at most can be written"):
+        written(3)
 
 
 @given(arrays(), st.booleans())

@@ -19,10 +19,13 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from modelpier_server.contract import TensorSpec
 from modelpier_server.errors import InvalidRequest
 from modelpier_server.protocol.datatypes import DATATYPES
+from modelpier_server.protocol.grpc import decode as decoding
+from modelpier_server.protocol.grpc import encode as encoding
 from modelpier_server.protocol.grpc.decode import CONTENTS, decode
 from modelpier_server.protocol.grpc.encode import encode
 from modelpier_server.protocol.grpc.generated import inference_pb2 as pb
 from modelpier_server.protocol.grpc.messages import parse
+from modelpier_server.protocol.shape import STRINGS_LIMIT
 from modelpier_server.protocol.signature import Signature
 from support.grpc_serving import message, one
 
@@ -195,6 +198,27 @@ def test_one_half_output_makes_all_raw() -> None:
     outputs: list[np.ndarray] = [np.ones(1, np.float32), np.ones(1, np.float16)]
     answer = encode("m", "1", decode(typed("FP32", outputs[0]), model), model, outputs)
     assert [len(raw) for raw in answer.raw_output_contents] == [4, 2]
+
+
+def test_large_answers_are_raw_and_strings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed contents are made one by one, while everybody else waits."""
+    model = signature("FP32", -1)
+    request = decode(typed("FP32", np.ones(3, np.float32)), model)
+    monkeypatch.setattr(encoding, "TYPED_LIMIT", 2)
+    assert not encode("m", "1", request, model, [np.ones(2, np.float32)]).raw_output_contents
+    assert encode("m", "1", request, model, [np.ones(3, np.float32)]).raw_output_contents
+    texts = signature("BYTES", -1)
+    many = np.full(STRINGS_LIMIT + 1, "", np.object_)
+    with pytest.raises(InvalidRequest, match="ask for fewer rows"):
+        encode("m", "1", request, texts, [many])
+
+
+def test_typed_contents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "TYPED_LIMIT", 2)
+    model = signature("FP32", -1)
+    assert decode(typed("FP32", np.ones(2, np.float32)), model)
+    with pytest.raises(InvalidRequest, match="send them in raw_input_contents"):
+        decode(typed("FP32", np.ones(3, np.float32)), model)
 
 
 def test_what_json_cannot_say() -> None:

@@ -165,6 +165,20 @@ async def test_messages_of_all_calls_together_are_limited(tmp_path: Path) -> Non
         assert len(floats(await state.client.infer(one(np.zeros((1000, 3), np.float32))))) == 3000
 
 
+async def test_answers_that_are_not_taken_are_limited(tmp_path: Path) -> None:
+    """Where a message just fits, its answer takes more than answers may."""
+    rows = np.zeros((10_000, 3), np.float32)
+    async with running(
+        servable(onnx_models.identity(), tmp_path), limits=GrpcLimits(max_buffered_bytes=2 * rows.nbytes - 1)
+    ) as state:
+        edge = state.server._edge
+        error = await refused(state.client.infer(one(rows)))
+        assert error.code() is StatusCode.UNAVAILABLE
+        assert "clients have not taken" in told(error)
+        assert len(floats(await state.client.infer(one(rows[:8000])))) == 24_000
+        await until(lambda: edge.owed == 0)
+
+
 async def test_calls_at_once_are_limited(tmp_path: Path) -> None:
     served, session = gated(onnx_models.identity(), tmp_path)
     async with running(served, limits=GrpcLimits(max_calls=2)) as state:
