@@ -147,6 +147,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run the hooks.py of each model's folder before and after it: code with all rights of the server",
     )
+    add(
+        "--custom-operators",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="load this library of operators from each model's folder (such as ops/custom.so): native code with all "
+        "rights of the server; repeatable",
+    )
     add("--no-golden-tests", action="store_true", help="do not run the examples that a model's folder brings")
     add("--log-format", choices=("json", "text"), help="default text; with a plan json")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="default %(default)s")
@@ -307,6 +315,7 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
         threads=flags.threads,
         isolated=flags.isolated,
         hooks=flags.hooks,
+        custom_operators=_libraries(flags.custom_operators),
         golden_tests=GoldenTests(enabled=not flags.no_golden_tests),
     )
     if flags.provider:
@@ -318,6 +327,18 @@ def _models(flags: argparse.Namespace) -> tuple[PlannedModel, ...]:
         for name, uri in models.items()
     )
     return (*planned, *_shadows(flags, models, options))
+
+
+def _libraries(paths: Sequence[str]) -> tuple[str, ...]:
+    if len(paths) > contract.MOST_LIBRARIES:
+        raise SettingsError(f"--custom-operators: give at most {contract.MOST_LIBRARIES}")
+    for path in paths:
+        if not contract.is_library(path):
+            raise SettingsError(
+                "--custom-operators: must be a path relative to the model's folder, such as ops/custom.so; "
+                f"got {path[:100]!r}"
+            )
+    return tuple(paths)
 
 
 def _shadows(flags: argparse.Namespace, models: Mapping[str, str], options: Options) -> tuple[PlannedModel, ...]:

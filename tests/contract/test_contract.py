@@ -36,6 +36,7 @@ from modelpier_server.contract import (
     Role,
     TensorSpec,
 )
+from support.specs import NO_LIBRARIES
 
 text = st.text(min_size=1, max_size=20)
 whole = st.integers(0, 2**53)
@@ -49,6 +50,9 @@ options = st.builds(
     threads=whole,
     graph_optimization=st.sampled_from(GraphOptimization),
     hooks=st.booleans(),
+    custom_operators=st.lists(
+        st.from_regex(contract.LIBRARY_PATTERN, fullmatch=True).filter(contract.is_library), max_size=8
+    ).map(tuple),
     golden_tests=st.builds(GoldenTests, st.booleans(), st.floats(0, 1e6), st.floats(0, 1e6)),
     batching=st.builds(
         Batching, st.booleans(), st.integers(1, 10**6), st.floats(0, 1e3), st.dictionaries(text, st.floats(-9, 9)), text
@@ -275,6 +279,9 @@ def test_a_report_tells_of_names_that_are_no_text() -> None:
         (("models", 0, "options", "batching", "padding"), ["ids"], "padding"),
         (("models", 0, "options", "golden_tests"), {"relative": -1}, "golden_tests.relative"),
         (("models", 0, "options", "hooks"), "true", "hooks"),
+        (("models", 0, "options", "custom_operators"), "a.so", "custom_operators"),
+        (("models", 0, "options", "custom_operators"), ["a.so", 1], "custom_operators[1]"),
+        (("models", 0, "options", "custom_operators"), ["a.so"] * 9, "custom_operators: must be at most 8"),
         (("models", 0, "options", "golden_tests"), {"enabled": 1}, "golden_tests.enabled"),
         (("models", 0, "options", "limits", "request_timeout"), True, "request_timeout"),
         (("models", 0, "options", "limits", "request_timeout"), float("nan"), "NaN"),
@@ -291,6 +298,19 @@ def test_refusals_name_the_field(path: tuple[Any, ...], value: Any, names: str) 
     with pytest.raises(ContractError) as caught:
         Plan.decode(json.dumps(message))
     assert names in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["a.so", "ops/custom.so", "ops/v1.2/lib-x+y_z.so", "a/" * 126 + "b.so"])
+def test_libraries_lie_below_the_models_folder(path: str) -> None:
+    assert contract.is_library(path)
+
+
+@pytest.mark.parametrize("path", NO_LIBRARIES)
+def test_other_paths_are_no_libraries(path: str) -> None:
+    message = json.loads(json.dumps(PLAN))
+    message["models"][0]["options"]["custom_operators"] = [path]
+    with pytest.raises(ContractError, match=r"custom_operators\[0\]: must be a path relative to the model's folder"):
+        Plan.decode(json.dumps(message))
 
 
 # ------------------------------------------------------------------------------------------------ signatures

@@ -168,6 +168,7 @@ BROKEN_RULES = [
     (rules.BATCHING, 0, "spec.server.batching.mask", {"server": {"batching": {"padding": {"ids": 0}}}}),
     (rules.SERVER, 0, "spec.server.executionProviders", {"server": {"executionProviders": [CPU, CPU]}}),
     (rules.SERVER, 1, "spec.server.imagePullSecrets", {"server": {"imagePullSecrets": ["a", "b", "a"]}}),
+    (rules.SERVER, 2, "spec.server.customOperators", {"server": {"customOperators": ["a.so", "b.so", "a.so"]}}),
     (
         rules.TOLERATION,
         0,

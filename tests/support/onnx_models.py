@@ -65,6 +65,17 @@ def _infos(tensors: Sequence[Tensor]) -> list[ValueInfoProto]:
     return [helper.make_tensor_value_info(name, ELEMENT_TYPES[datatype], shape) for name, datatype, shape in tensors]
 
 
+def tokens() -> bytes:
+    """y = ids of x's words, by an operator of a domain that servers do not have unasked: [CLS] 1, [SEP] 2, pier 3."""
+    domain, vocabulary = "com.microsoft.extensions", "[UNK]\n[CLS]\n[SEP]\npier\n[PAD]\n[MASK]\n"
+    node = helper.make_node(
+        "BertTokenizer", ["x"], ["y", "types", "mask"], domain=domain, vocab_file=vocabulary, name="tokens"
+    )
+    model = build_proto([node], [("x", "BYTES", ("n",))], [("y", "INT64", ("t",))])
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    return bytes(model.SerializeToString())
+
+
 def identity(datatype: str = "FP32", shape: Shape = ("n", 3)) -> bytes:
     """y = x."""
     return build([helper.make_node("Identity", ["x"], ["y"])], [("x", datatype, shape)], [("y", datatype, shape)])

@@ -62,6 +62,9 @@ _servers: dict[str, Any] = {
     "serviceAccountName": _names,
     "runtimeUpgrade": st.sampled_from(["Manual", "Auto"]),
     "hooks": st.booleans(),
+    "customOperators": st.lists(
+        st.sampled_from(["a.so", "ops/custom.so", "v1.2/lib-x+y_z.so"]), max_size=3, unique=True
+    ),
     "graphOptimization": st.sampled_from(["Disabled", "Basic", "Extended", "All"]),
 }
 _tolerations = st.one_of(
@@ -172,6 +175,11 @@ NO_RANGES = (
 """What no `cidr` may be."""
 NO_PARTS = ("198.18.0.0/16", "198.18.0.0/15", "198.19.0.0/24", "2001:db8::/32", "198.18.1.1/24", "198.18.1.1")
 """What may not be left out of 198.18.0.0/16."""
+NO_LIBRARIES = (
+    *("", ".so", "a", "a.so.1", "/a.so", "../a.so", "a/../b.so", "./a.so", "a//b.so", "a.so\n", "a\0.so", "a/.so"),
+    *("ä.so", "a b.so", "a\\b.so", "a/" * 127 + "b.so"),
+)
+"""What is no path of a library below a model's folder."""
 _BREAKS: tuple[tuple[str, Any], ...] = (
     (
         "model.uri",
@@ -213,6 +221,11 @@ _BREAKS: tuple[tuple[str, Any], ...] = (
     ("server.runtimeUpgrade", st.just("auto")),
     ("server.graphOptimization", st.just("all")),
     ("server.hooks", st.sampled_from([1, "true"])),
+    (
+        "server.customOperators",
+        st.sampled_from(["a.so", [1], ["a.so", "a.so"], [f"{number}.so" for number in range(9)]]),
+    ),
+    ("server.customOperators", st.sampled_from(NO_LIBRARIES).map(lambda path: [path])),
     ("resources.gpu", st.sampled_from([-1, 65, "1"])),
     (
         "resources.gpuResource",

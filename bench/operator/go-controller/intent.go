@@ -62,6 +62,9 @@ func serverIntent(server Server) fields {
 	if len(server.ImagePullSecrets) > 0 {
 		f["imagePullSecrets"] = server.ImagePullSecrets
 	}
+	if len(server.CustomOperators) > 0 {
+		f["customOperators"] = server.CustomOperators
+	}
 	unless(f, "instances", server.Instances, 0)
 	unless(f, "threads", server.Threads, 0)
 	unless(f, "startupTimeoutSeconds", server.StartupTimeoutSeconds, 600)

@@ -29,6 +29,7 @@ type PlannedModel struct {
 
 type PlanOptions struct {
 	Batching          PlanBatching   `json:"batching"`
+	CustomOperators   []string       `json:"custom_operators"`
 	GoldenTests       PlanTests      `json:"golden_tests"`
 	GraphOptimization string         `json:"graph_optimization"`
 	Hooks             bool           `json:"hooks"`
@@ -100,6 +101,7 @@ func plannedModel(md *ModelDeployment, revision, version string) PlannedModel {
 			MaxRows:  batching.MaxRows,
 			Padding:  padding(batching.Padding),
 		},
+		CustomOperators: append([]string{}, spec.Server.CustomOperators...),
 		GoldenTests: PlanTests{
 			Absolute: spec.Model.Tests.AbsoluteTolerance,
 			Enabled:  spec.Model.Tests.Enabled,

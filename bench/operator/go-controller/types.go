@@ -62,6 +62,7 @@ type Server struct {
 	Isolated              bool       `json:"isolated"`
 	GraphOptimization     string     `json:"graphOptimization"`
 	Hooks                 bool       `json:"hooks"`
+	CustomOperators       []string   `json:"customOperators,omitempty"`
 }
 
 type Provider struct {

@@ -57,7 +57,18 @@ from modelpier_server.contract.names import (
     TERMINATION_LOG_LIMIT,
     URI_SCHEMES,
 )
-from modelpier_server.contract.options import Batching, GoldenTests, GraphOptimization, Limits, Options, Provider
+from modelpier_server.contract.options import (
+    LIBRARY_PATTERN,
+    LONGEST_LIBRARY,
+    MOST_LIBRARIES,
+    Batching,
+    GoldenTests,
+    GraphOptimization,
+    Limits,
+    Options,
+    Provider,
+    is_library,
+)
 from modelpier_server.contract.plan import LARGEST_SHARE, Plan, PlannedModel
 from modelpier_server.contract.report import ModelReport, Report, TensorSpec
 from modelpier_server.contract.signing import sign, verify
@@ -88,9 +99,12 @@ __all__ = [
     "GRPC_SETTLE_SECONDS",
     "HTTP_PORT",
     "LARGEST_SHARE",
+    "LIBRARY_PATTERN",
     "LIVE_PATH",
+    "LONGEST_LIBRARY",
     "METRICS_PATH",
     "MODEL_DIR",
+    "MOST_LIBRARIES",
     "PLAN_DIR",
     "PLAN_KEY",
     "PLAN_PATH",
@@ -122,6 +136,7 @@ __all__ = [
     "Report",
     "Role",
     "TensorSpec",
+    "is_library",
     "sign",
     "verify",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,11 @@ from typing import Any
 from modelpier_server.contract import decoding
 
 MOST_LEVELS = 16
+MOST_LIBRARIES = 8
+LIBRARY_PATTERN = r"([A-Za-z0-9_][A-Za-z0-9._+-]*/)*[A-Za-z0-9_][A-Za-z0-9._+-]*\.so"
+"""A shared library by its path relative to the model's folder: no part of it begins with a dot."""
+LONGEST_LIBRARY = 256
+_LIBRARY = re.compile(LIBRARY_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,9 @@ class Options:
     golden_tests: GoldenTests = GoldenTests()
     hooks: bool = False
     """The Python file that lies beside the model is run before and after it, with all rights of the process."""
+    custom_operators: tuple[str, ...] = ()
+    """Shared libraries of operators, by their paths relative to the model's folder: native code with all rights of the
+    process."""
 
 
 def read_options(value: Any, where: str) -> Options:
@@ -112,6 +121,7 @@ def read_options(value: Any, where: str) -> Options:
         if "graph_optimization" in data
         else default.graph_optimization,
         hooks=decoding.flag(data, "hooks", where, default=False),
+        custom_operators=_libraries(data, where),
         golden_tests=_golden_tests(data.get("golden_tests") or {}, f"{where}.golden_tests"),
         batching=Batching(
             enabled=decoding.flag(batching, "enabled", f"{where}.batching", default=True),
@@ -133,6 +143,21 @@ def read_options(value: Any, where: str) -> Options:
             ),
         ),
     )
+
+
+def is_library(text: str) -> bool:
+    return len(text) <= LONGEST_LIBRARY and bool(_LIBRARY.fullmatch(text))
+
+
+def _libraries(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    values = decoding.array(data, "custom_operators", where) if data.get("custom_operators") else []
+    if len(values) > MOST_LIBRARIES:
+        raise decoding.ContractError(f"{where}.custom_operators: must be at most {MOST_LIBRARIES}")
+    for index, value in enumerate(values):
+        if not isinstance(value, str) or not is_library(value):
+            text = "must be a path relative to the model's folder, such as ops/custom.so"
+            raise decoding.ContractError(f"{where}.custom_operators[{index}]: {text}")
+    return tuple(values)
 
 
 def _golden_tests(value: Any, where: str) -> GoldenTests:

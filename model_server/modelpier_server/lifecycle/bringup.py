@@ -216,7 +216,7 @@ class BringUp(Generic[S]):
                 raise Stopped
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
-            _check_hooks(record.fetched, planned)
+            _check_code(record.fetched, planned)
             self._journal.begin(planned, record.fetched.digest, Step.LOADING)
             started = time.perf_counter()
             session = self.tools.load(record.fetched.path, planned.options, record.stop, record.fetched.digest)
@@ -284,10 +284,13 @@ class BringUp(Generic[S]):
             self._changed(record)
 
 
-def _check_hooks(fetched: Fetched, planned: PlannedModel) -> None:
-    """Raises ModelError where hooks are wanted that no digest covers."""
+def _check_code(fetched: Fetched, planned: PlannedModel) -> None:
+    """Raises ModelError where code is wanted, hooks or libraries, that no digest covers."""
     if planned.options.hooks and fetched.folder is None:
         text = f'hooks: uri must name a folder, which the digest covers with its {FILE}: end it with "/"'
+        raise ModelError(FailureReason.PLAN_INVALID, text)
+    if planned.options.custom_operators and fetched.folder is None:
+        text = 'customOperators: uri must name a folder, which the digest covers with its libraries: end it with "/"'
         raise ModelError(FailureReason.PLAN_INVALID, text)
     if not planned.options.hooks and fetched.folder is not None and (fetched.folder / FILE).exists():
         about = {"model": planned.name, "revision": planned.revision}

@@ -1,7 +1,7 @@
 """The operators of onnxruntime-extensions (tokenizers and other text and image work within the graph).
 
 `onnx.load` registers them for models that import their domain, and for no others. It is the one library of custom
-operators that is ever registered: a user's own could run anything, and stays refused.
+operators that is registered unasked: a user's own could run anything, and must be named (`custom_operators`).
 """
 
 from __future__ import annotations

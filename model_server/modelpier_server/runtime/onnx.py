@@ -30,7 +30,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from modelpier_server.contract import FailureReason, GraphOptimization, Options
 from modelpier_server.errors import Cancelled, InferenceFailed, InvalidRequest, ModelError, OutOfMemory
-from modelpier_server.runtime import captured, cuda, extensions, providers, tensorrt, tensors
+from modelpier_server.runtime import captured, cuda, custom_operators, extensions, providers, tensorrt, tensors
 from modelpier_server.runtime.captured import Captured
 from modelpier_server.runtime.cpu import cores
 from modelpier_server.runtime.graph_cache import Entry, GraphCache
@@ -52,6 +52,7 @@ _TENSOR = re.compile(r"tensor name: ([^)]+)\)|for initializer: (\S+?)\. |Tensor 
 _WARNINGS, _NOTHING = 2, 4
 """Severities from which on ONNX Runtime logs; 4 is what ends the process."""
 _UNKNOWN_OPERATOR = "is not a registered function/op"
+_TWO_OF_A_DOMAIN = "Domain already set in registry"
 _MEMORY_WORDS = (
     *("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "not enough memory"),
     "smaller than requested bytes",  # over gpu_mem_limit
@@ -74,6 +75,8 @@ def load(path: Path, options: Options, digest: str = "", graphs: GraphCache | No
     session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
     if extensions.wanted(file):
         session_options.register_custom_ops_library(extensions.library())
+    folder = path if path.is_dir() else path.parent
+    custom_operators.register(session_options, folder, options.custom_operators)
     if any(provider.name == providers.TENSORRT for provider in options.providers):
         options = _for_tensorrt(file, session_options, options, graphs.engines(digest) if graphs and digest else None)
     entry = _entry(file, options, digest, graphs)
@@ -98,13 +101,21 @@ def _create(file: Path, session_options: ort.SessionOptions, options: Options) -
 
 
 def _remedy(text: str) -> str:
-    """Before what ONNX Runtime says of what it refuses for safety's sake."""
+    """Before what ONNX Runtime says of what it refuses for safety's sake, or for want of a library."""
     if _ELSEWHERE.search(text):
         found = _TENSOR.search(text)
         tensor = f" of tensor '{found[1] or found[2] or found[3]}'" if found else ""
         return f"external data{tensor} must be a file within the model's folder, by a relative path: "
     if _UNKNOWN_OPERATOR in text:
-        return "there is no such operator here, and libraries that come with models are never loaded: "
+        return (
+            "there is no such operator here; a library that has it is loaded from the model's folder where "
+            "server.customOperators (--custom-operators) names it: "
+        )
+    if _TWO_OF_A_DOMAIN in text:
+        return (
+            "two libraries bring operators of one domain; name one of them in server.customOperators "
+            f"(for {extensions.DOMAIN.decode()} none: onnxruntime-extensions comes by itself): "
+        )
     return ""
 
 
@@ -132,7 +143,8 @@ def _for_tensorrt(file: Path, session_options: ort.SessionOptions, options: Opti
 
 def _entry(file: Path, options: Options, digest: str, graphs: GraphCache | None) -> Entry | None:
     """None for what has no graph to keep: files beside the model may be its external data, of which a file's digest
-    says nothing and to which a graph elsewhere would lose the way; and TensorRT keeps its engines itself.
+    says nothing and to which a graph elsewhere would lose the way, or libraries of its operators; and TensorRT keeps
+    its engines itself.
     """
     kept = {providers.CPU, providers.CUDA}
     if graphs is None or not digest or not kept.issuperset(p.name for p in options.providers):

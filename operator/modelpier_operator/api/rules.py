@@ -109,6 +109,12 @@ SERVER = (
         "!has(self.imagePullSecrets) || self.imagePullSecrets.all(s, self.imagePullSecrets.exists_one(t, t == s))",
         lambda server: _distinct(server.image_pull_secrets),
     ),
+    Rule(
+        "customOperators",
+        "names each library once",
+        "!has(self.customOperators) || self.customOperators.all(s, self.customOperators.exists_one(t, t == s))",
+        lambda server: _distinct(server.custom_operators),
+    ),
 )
 
 TOLERATION = (

@@ -16,6 +16,7 @@ from modelpier_operator.api import rules
 from modelpier_operator.api.access import Access
 from modelpier_operator.api.quantity import normalise_quantity
 from modelpier_operator.api.section import SNAPSHOT, LabelValue, Name, Section
+from modelpier_server import contract
 
 Quantity = Annotated[
     str,
@@ -25,6 +26,7 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity, such as 500m, 2 or 4Gi; in its canonical form once parsed."""
 Seconds = Annotated[int, Field(strict=True, ge=1, le=86400)]
+Library = Annotated[str, Field(pattern=f"^{contract.LIBRARY_PATTERN}$", max_length=contract.LONGEST_LIBRARY)]
 
 
 class GoldenTests(Section):
@@ -144,6 +146,11 @@ class Server(Section):
     hooks: Annotated[bool, Field(strict=True)] = False
     """Whether hooks.py in the model's folder (model.uri ends in a slash) is run before and after the model: Python
     that does what no graph can, with all rights of the pod. Whoever may write to model.uri may run code then;
+    model.digest pins what is run."""
+    custom_operators: list[Library] = Field(default_factory=list, max_length=contract.MOST_LIBRARIES)
+    """Libraries of operators that the model needs beyond ONNX's own: shared libraries with RegisterCustomOps, by their
+    paths within the model's folder (model.uri ends in a slash), as in ops/custom.so. Native code with all rights of the
+    pod, which a crash of it takes down unless the model is isolated. Whoever may write to model.uri may run code then;
     model.digest pins what is run."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     """How far ONNX Runtime may rewrite the model before it runs. All is the fastest; a lower level helps when a

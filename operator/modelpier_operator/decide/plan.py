@@ -149,6 +149,7 @@ def _options(revision: Revision) -> contract.Options:
         threads=threads,
         isolated=server.isolated,
         hooks=server.hooks,
+        custom_operators=tuple(server.custom_operators),
         graph_optimization=contract.GraphOptimization(server.graph_optimization.value),
         golden_tests=contract.GoldenTests(tests.enabled, tests.relative_tolerance, tests.absolute_tolerance),
         batching=contract.Batching(

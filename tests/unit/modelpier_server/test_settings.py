@@ -35,9 +35,11 @@ def test_a_laptop(tmp_path: Path) -> None:
 def test_options_of_a_laptop() -> None:
     digest = f"sha256:{'0' * 64}"
     flags = ["--model", "a=x", "--digest", f"a={digest}", "--provider", "P", "--instances", "2", "--threads", "3"]
+    flags += ["--custom-operators", "ops/a.so", "--custom-operators", "b.so"]
     (model,) = read(flags, {}).models
     assert (model.digest, model.options.instances, model.options.threads) == (digest, 2, 3)
     assert [p.name for p in model.options.providers] == ["P"]
+    assert model.options.custom_operators == ("ops/a.so", "b.so")
 
 
 def test_grpc_is_asked_for_on_a_laptop() -> None:
@@ -136,6 +138,8 @@ def test_what_a_pod_is_told_of_itself() -> None:
         (["--model", "a=x", "--shadow", "a=~nosuchuser/x"], {}, "--shadow: there is no home folder for ~nosuchuser"),
         (["--model", "a=x", "--api-keys", "~nosuchuser/k"], {}, "--api-keys: there is no home folder for ~nosuchuser"),
         (["--model", "a=x", "--tls-cert", "~nosuchuser/k"], {}, "--tls-cert: there is no home folder for ~nosuchuser"),
+        (["--model", "a=x", "--custom-operators", "../a.so"], {}, "--custom-operators: must be a path relative"),
+        (["--model", "a=x", *["--custom-operators", "a.so"] * 9], {}, "--custom-operators: give at most 8"),
         (["--model", f"a={'x' * 300}"], {}, "--model: give a path that can be looked at"),
     ],
 )

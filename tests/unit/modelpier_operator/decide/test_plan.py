@@ -45,6 +45,7 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
             "threads": 3,
             "graphOptimization": "Basic",
             "hooks": True,
+            "customOperators": ["ops/a.so", "b.so"],
             "batching": {
                 "enabled": False,
                 "maxRows": 8,
@@ -73,6 +74,7 @@ def test_a_plan_says_what_the_spec_says_and_is_signed() -> None:
     assert (model.options.instances, model.options.threads) == (2, 3)
     assert model.options.graph_optimization is contract.GraphOptimization.BASIC
     assert model.options.hooks
+    assert model.options.custom_operators == ("ops/a.so", "b.so")
     assert model.options.golden_tests == contract.GoldenTests(False, 0.25, 0.0)
     assert model.options.batching == contract.Batching(False, 8, 0.0005, {"ids": 1.0, "mask": 0.0}, "mask")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,18 +49,6 @@ def test_the_library_is_registered_on_demand_alone(tmp_path: Path, monkeypatch: 
     with pytest.raises(ModelError, match="onnxruntime-extensions must be installed") as error:
         runtime.load(write(upper(), tmp_path / "m.onnx"), Options())
     assert error.value.reason is FailureReason.MODEL_INVALID
-
-
-def test_a_library_beside_the_model_is_never_loaded(tmp_path: Path) -> None:
-    """A real one, which would bring operators."""
-    library = tmp_path / "custom_ops.so"
-    shutil.copy(extensions.library(), library)
-    file = write(upper("com.example"), tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match="libraries that come with models are never loaded") as error:
-        runtime.load(file, Options())
-    assert error.value.reason is FailureReason.MODEL_INVALID
-    assert "StringUpper" in str(error.value)
-    assert str(library) not in Path("/proc/self/maps").read_text()
 
 
 def test_fields_around_the_import_are_stepped_over(tmp_path: Path) -> None:
