@@ -14,7 +14,7 @@ import weakref
 from modelpier_server.runtime.session import Control
 
 LIMIT = 1.0
-"""Seconds; runs on the loop are expected to take less than a ten-thousandth of it."""
+"""Seconds; runs on the loop are expected to take less than a thousandth of it."""
 INTERVAL = 0.25
 
 _clock = time.monotonic

@@ -1,16 +1,20 @@
 """Where a run takes place: on the event loop or on a runner thread.
 
-A hop to a thread and back costs 40 to 100 us, so that a run shorter than that is cheaper on the loop; a longer one
-would keep everybody else waiting. The cost of a run is learned per size class (power of two of input elements), from
-warm-up on.
+A hop to a thread and back takes 40 to 70 us where nothing else happens. Beside a busy loop it costs several times that:
+the thread needs the interpreter lock before the run and after it, and whoever gives the lock away waits for it again.
+A run that is shorter than all this is cheaper on the loop, where a longer one would keep everybody else waiting. The
+cost of a run is learned per size class (power of two of input elements), from warm-up on.
 """
 
 from __future__ import annotations
 
 from modelpier_server.scheduler.costs import estimate
 
-LOOP_LIMIT = 80e-6
-"""Seconds: measured hops were 42 us (one per batch) to 67 us, a busy loop's latency target is a millisecond."""
+LOOP_LIMIT = 400e-6
+"""Seconds. Measured at 64 requests at once on two cores: runs of up to 150 us alone and 440 us in batches gave 1.2 to 2
+times the requests per second on the loop, for 0.5 to 0.8 of the CPU. A loop's latency target is a millisecond."""
+_LEEWAY = 20e-6
+"""Seconds by which the estimate of a very short run may be exceeded before the rest counts as an outlier."""
 FAR_BEYOND = 50e-3
 """Seconds that no run takes which was expected to be short, unless its time depends on the values of its inputs."""
 STRIKES = 3
@@ -45,7 +49,7 @@ class Placement:
                 self.leave_loop()
         size = elements.bit_length()
         known = self._costs.get(size, seconds)
-        self._costs[size] = known + _WEIGHT * (min(seconds, 2 * known + LOOP_LIMIT / 4) - known)
+        self._costs[size] = known + _WEIGHT * (min(seconds, 2 * known + _LEEWAY) - known)
 
     def leave_loop(self) -> None:
         """For good: what runs cost cannot be told from their size."""

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from modelpier_server.scheduler.guard import Guard
 
-QUANTUM_NS = 250_000
-"""Of one model per round. A single run is expected to take less than a third of it (`placement.LOOP_LIMIT`)."""
+QUANTUM_NS = 400_000
+"""Of one model per round: no single run is expected to take longer (`placement.LOOP_LIMIT`)."""
 BUDGET_NS = 1_000_000
 """Of all models until the loop gets to its sockets."""
 
