@@ -138,8 +138,8 @@ class Reason(StrEnum):
     )
     OUT_OF_MEMORY = (
         "OutOfMemory",
-        "The model needs more memory than resources.memory (the kernel killed the container), than the GPU has, or, in a "
-        "Swap, than is left beside the old one.",
+        "The model needs more memory than resources.memory (the kernel killed the container), than the GPU has or, in "
+        "a Swap, than is left beside the old one.",
         "Raise resources.memory, or lower server.instances or server.batching.maxRows, or serve a smaller model.",
         PERMANENT,
     )
