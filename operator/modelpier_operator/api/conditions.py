@@ -81,7 +81,7 @@ class Reason(StrEnum):
     INSUFFICIENT_GPU = (
         "InsufficientGPU",
         "No node that the pod may run on has enough free GPUs of resources.gpuResource.",
-        "Free GPUs, add a node, lower resources.gpu, or set rollout.strategy to Swap or Replace (no spare ones needed).",
+        "Free GPUs, add a node, lower resources.gpu, or set rollout.strategy to Swap or Replace (these need no more).",
     )
     UNSCHEDULABLE = (
         "Unschedulable",
