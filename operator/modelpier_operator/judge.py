@@ -132,7 +132,7 @@ def _template(
 def _pinned(facts: Facts, known: Revision) -> Revision:
     if known.spec.model.digest:
         return known
-    live = facts.serving(known.name)
+    live = facts.serving(known.name) or facts.host(known.name)
     told = plan.live_digest(known, live, (facts.uid, facts.name))
     return known.remembering(digest=told or known.memory.digest or plan.first_digest(known, live))
 
@@ -192,7 +192,8 @@ def _served_before(facts: Facts, asked: Ask, now: datetime) -> Revision | None:
 def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings, keys: PlanKeys) -> Outcome:
     facts, decision = s.facts, retreat.decide(s)
     sets = goals.goals(facts, decision)
-    plans = {g.name: plan.signed(g.revision, g.live, (facts.uid, facts.name), keys, s.now) for g in sets}
+    identity = (facts.uid, facts.name)
+    plans = {g.name: plan.signed(g.revision, g.live, identity, keys, s.now, candidate=g.candidate) for g in sets}
     orphans = goals.orphans(facts, sets, asked.replicas)
     selected = goals.selected(decision, sets, orphans)
     wish = Wish(
@@ -214,7 +215,7 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
         delete=_surplus(facts, wanted, draining | {o.name for o in orphans}),
         status=status(view, settings),
         pushes=tuple(push for g in sets for push in plan.pushes(g.live, plans[g.name])),
-        follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name])),
+        follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name], g.candidate)),
         requeue_after=min((t for t in (decision.wake_after, wait) if t), default=None),
         final=not facts.owned and not facts.pod_sets and not facts.stray,
     )

@@ -27,6 +27,8 @@ LABEL_POD_SET = f"{GROUP}/pod-set"
 LABEL_POD_SET_HASH = f"{GROUP}/pod-set-hash"
 ANNOTATION_REVISION = f"{GROUP}/revision"
 """On a pod set's Deployment and plan: the ControllerRevision that it serves."""
+ANNOTATION_CANDIDATE = f"{GROUP}/candidate"
+"""On a pod set's plan: the ControllerRevision that its pods hold beside that one, in a Swap."""
 LABEL_REVISION_HASH = f"{GROUP}/revision-hash"
 """On ControllerRevisions."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from modelpier_operator.api.conditions import ConditionType, Reason
 from modelpier_operator.decide import address, clock, diagnose, timings
 from modelpier_operator.decide.diagnose import Finding
-from modelpier_operator.decide.goals import Goal
+from modelpier_operator.decide.goals import Goal, Guest
 from modelpier_operator.decide.rollout import Phase
 from modelpier_operator.decide.verdict import Verdict, View, verdict
 from modelpier_operator.settings import Settings
@@ -33,7 +33,7 @@ def status(view: View, settings: Settings) -> dict[str, Any]:
     }
     if view.decision:
         made["version"] = (view.decision.stable or view.decision.wanted).version
-        made["revisions"] = [_revision(view, goal, judged) for goal in view.goals]
+        made["revisions"] = [*(_revision(view, goal, judged) for goal in view.shown), *_without_pods(view, judged)]
         made["rollout"] = _rollout(view)
     if measured := timings.of(view.production):
         made["timings"] = measured
@@ -148,7 +148,7 @@ def _selector(view: View) -> str:
 
 def _revision(view: View, goal: Goal, judged: Verdict) -> dict[str, Any]:
     revision, live = goal.revision, goal.live
-    newest = view.newest is goal
+    newest = view.decision is not None and view.decision.wanted.name == revision.name
     made: dict[str, Any] = {
         "name": revision.name,
         "version": revision.version,
@@ -164,12 +164,31 @@ def _revision(view: View, goal: Goal, judged: Verdict) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value not in (None, "")}
 
 
+def _without_pods(view: View, judged: Verdict) -> list[dict[str, Any]]:
+    """A candidate that was given up: no pod knows it any more, and people want to."""
+    wanted = view.decision.wanted if view.decision and view.decision.phase is Phase.FAILED else None
+    if wanted is None or view.newest:
+        return []
+    made = {
+        "name": wanted.name,
+        "version": wanted.version,
+        "digest": wanted.digest,
+        "weight": 0,
+        "replicas": 0,
+        "readyReplicas": 0,
+        "phase": Phase.FAILED.value,
+        "reason": judged.finding.reason.value,
+        "message": judged.finding.message,
+    }
+    return [{key: value for key, value in made.items() if value not in (None, "")}]
+
+
 def _phase(view: View, goal: Goal) -> str:
-    if view.decision and view.decision.phase is Phase.FAILED and view.newest is goal:
+    if view.decision and view.decision.phase is Phase.FAILED and view.decision.wanted.name == goal.revision.name:
         return "Failed"
     if not view.replicas:
         return "ScaledToZero"
-    carries = view.selected in {None, goal.name}
+    carries = view.selected in {None, goal.name} and not isinstance(goal, Guest)
     if goal.ready:
         return "Serving" if carries else "Ready"
     return "Starting" if goal.replicas else "Stopped"
@@ -177,6 +196,8 @@ def _phase(view: View, goal: Goal) -> str:
 
 def _weight(view: View, goal: Goal) -> int:
     """Per cent of the requests: a Service spreads them over its ready pods."""
+    if isinstance(goal, Guest):
+        return 0
     if view.selected:
         return 100 if view.selected == goal.name else 0
     ready = sum(g.ready for g in view.goals)

@@ -205,6 +205,11 @@ class Machine:
         if self.users.get("modeldeployments", NAMESPACE, name):
             self._write(name, {"access": {"from": ACCESS[access]}})
 
+    @act(name=NAME, strategy=st.sampled_from(["Auto", "Surge", "Swap", "Replace"]))
+    def roll_another_way(self, name: str, strategy: str) -> None:
+        if self.users.get("modeldeployments", NAMESPACE, name):
+            self._write(name, {"rollout": {"strategy": strategy}})
+
     def _write(self, name: str, spec: Object) -> None:
         if self.users.get("modeldeployments", NAMESPACE, name):
             self.users.patch("modeldeployments", NAMESPACE, name, {"spec": spec})

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from e2e.traffic import assert_nothing_lost, load
-from e2e.world import Manifests, World, condition, model_deployment
+from e2e.world import Manifest, Manifests, World, condition, model_deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -38,7 +38,7 @@ def test_replace_when_all_gpus_are_taken(
     world: World, namespace: str, digits: dict[str, str], image: list[float]
 ) -> None:
     gpus = sum(int(n["status"]["allocatable"].get("nvidia.com/gpu", 0)) for n in nodes(world))
-    spec = {"replicas": gpus, "resources": {"gpu": 1}, "server": CPU}
+    spec = {"replicas": gpus, "resources": {"gpu": 1}, "server": CPU, "rollout": {"strategy": "Replace"}}
     world.apply(model_deployment("m", digits["1"], model={"version": "1"}, **spec), namespace=namespace)
     world.wait_ready("m", namespace, version="1")
     most, stop = [0], threading.Event()
@@ -71,10 +71,73 @@ def test_replace_of_a_single_pod_finishes_by_itself(world: World, namespace: str
     spec = {"resources": resources, "server": CPU}
     world.apply(model_deployment("m", digits["1"], model={"version": "1"}, **spec), namespace=namespace)
     world.wait_ready("m", namespace, version="1")
-    world.apply(model_deployment("m", digits["2"], model={"version": "2"}, **spec), namespace=namespace)
+    other = {**spec, "resources": {**resources, "cpu": "120m"}}
+    world.apply(model_deployment("m", digits["2"], model={"version": "2"}, **other), namespace=namespace)
     md = world.wait_ready("m", namespace, version="2", seconds=180)
     assert md["status"]["rollout"]["strategy"] == "Replace"
     assert "GPU" in md["status"]["rollout"]["reason"]
+    assert "needs other pods (resources)" in md["status"]["rollout"]["reason"]
+
+
+def whole_node(world: World) -> Manifest:
+    """`resources` of a pod that leaves no GPU of its node to a second one."""
+    gpus = max(int(n["status"]["allocatable"].get("nvidia.com/gpu", 0)) for n in nodes(world))
+    return {"gpu": gpus, "nodeSelector": {"kubernetes.io/hostname": nodes(world)[0]["metadata"]["name"]}}
+
+
+def test_ten_thousand_requests_across_a_swap_on_one_gpu(
+    world: World, namespace: str, digits: dict[str, str], image: list[float]
+) -> None:
+    """There and back again in the same pod, without a moment in which nobody answers."""
+    spec = {"resources": whole_node(world), "server": CPU}
+    world.apply(model_deployment("m", digits["1"], model={"version": "1"}, **spec), namespace=namespace)
+    world.wait_ready("m", namespace, version="1")
+    (before,) = world.pods("m", namespace)
+    with load(world, "m", namespace, image, rate=250) as tally:
+        for version in ("2", "1", "2"):
+            world.apply(model_deployment("m", digits[version], model={"version": version}, **spec), namespace=namespace)
+            md = world.wait_ready("m", namespace, version=version)
+            assert md["status"]["rollout"]["strategy"] == "Swap"
+        world.wait(lambda: tally.sent >= 10_000, "10,000 requests", seconds=180)
+    assert_nothing_lost(tally, at_least=10_000)
+    assert set(tally.versions) == {"1", "2"}
+    (after,) = world.pods("m", namespace)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_a_bad_model_in_a_swap_leaves_the_good_one_serving(
+    world: World, namespace: str, digits: dict[str, str], no_model: str, image: list[float]
+) -> None:
+    spec = {"resources": whole_node(world), "server": CPU}
+    world.apply(model_deployment("m", digits["1"], model={"version": "1"}, **spec), namespace=namespace)
+    world.wait_ready("m", namespace, version="1")
+    (before,) = world.pods("m", namespace)
+    with load(world, "m", namespace, image, rate=50) as tally:
+        world.apply(model_deployment("m", no_model, model={"version": "2"}, **spec), namespace=namespace)
+        md = world.wait_told("m", namespace, "ModelInvalid", "was given up")
+        assert condition(md, "Available")["status"] == "True"
+        assert [(r["version"], r["phase"]) for r in md["status"]["revisions"]] == [("1", "Serving"), ("2", "Failed")]
+        world.apply(model_deployment("m", digits["2"], model={"version": "3"}, **spec), namespace=namespace)
+        world.wait_ready("m", namespace, version="3")
+    assert_nothing_lost(tally, at_least=100)
+    assert set(tally.versions) == {"1", "3"}
+    (after,) = world.pods("m", namespace)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_what_does_not_fit_twice_into_a_pod_is_replaced(world: World, namespace: str, big_model: str) -> None:
+    """A server with 64 MiB of weights, and as much again: the kernel would end what serves as well."""
+    spec = {"resources": {**whole_node(world), "memory": "280Mi"}, "server": CPU}
+    world.apply(model_deployment("m", big_model, model={"version": "1"}, **spec), namespace=namespace)
+    world.wait_ready("m", namespace, version="1")
+    (before,) = world.pods("m", namespace)
+    world.apply(model_deployment("m", big_model, model={"version": "2"}, **spec), namespace=namespace)
+    md = world.wait_ready("m", namespace, version="2", seconds=180)
+    assert md["status"]["rollout"]["strategy"] == "Replace"
+    assert "do not fit into a pod" in md["status"]["rollout"]["reason"]
+    (after,) = world.wait(lambda: [p for p in world.pods("m", namespace) if p["status"]["phase"] == "Running"], "a pod")
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
 
 
 def test_scaling_and_disruption_budget(world: World, namespace: str, digits: dict[str, str]) -> None:

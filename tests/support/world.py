@@ -61,6 +61,8 @@ class Behaviour:
 
     reason: contract.FailureReason | None = None
     digest: str = DIGEST
+    beside: contract.FailureReason | None = None
+    """What becomes of it as a candidate beside another model."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,21 @@ class Server:
     """The public key that its environment tells it to trust."""
     plan: contract.Plan | None = None
     raw: bytes = b""
-    stage: int = 0
+    stages: Mapping[str, int] = field(default_factory=dict)
+    """By revision, as are the failures."""
     serial: int = 1
-    failure: contract.FailureReason | None = None
+    failures: Mapping[str, contract.FailureReason] = field(default_factory=dict)
     plan_error: str = ""
+
+    def stage(self, model: contract.PlannedModel) -> int:
+        return self.stages.get(model.revision, 0)
+
+    @property
+    def fatal(self) -> contract.FailureReason | None:
+        """The process ends when all that it was to hold has failed."""
+        models = self.plan.models if self.plan else ()
+        failed = [self.failures[m.revision] for m in models if m.revision in self.failures]
+        return failed[0] if failed and len(failed) == len(models) else None
 
 
 @dataclass
@@ -102,7 +115,7 @@ class World:
         return [p for p in self.store.list("Pod") if pod_set in {None, p["metadata"]["labels"][names.LABEL_POD_SET]}]
 
     def reports(self) -> dict[str, contract.Report]:
-        return {uid: report(s) for uid, s in self.servers.items() if s.plan or s.failure or s.plan_error}
+        return {uid: report(s) for uid, s in self.servers.items() if s.plan or s.plan_error}
 
     def seen(self) -> tuple[Object, ...]:
         """All objects: whoever changes one here puts another in its place."""
@@ -217,8 +230,8 @@ class World:
         slow = self.uneven and (self.second + _number(pod)) % (1 + _number(pod) % 3)
         moved = server if slow else self._serve(server)
         self.servers[uid] = moved
-        if moved.failure:
-            self.crash(pod, contract.EXIT_MODEL_FAILED, contract.Failure(moved.failure, "it broke").encode().decode())
+        if moved.fatal:
+            self.crash(pod, contract.EXIT_MODEL_FAILED, contract.Failure(moved.fatal, "it broke").encode().decode())
         elif ready(moved) != _is_ready(pod):
             changed = copy.deepcopy(pod)
             _set_ready(changed, ready=ready(moved), second=self.second)
@@ -243,15 +256,22 @@ class World:
         return _offered(server, config["data"][contract.PLAN_KEY].encode(), config["data"][contract.SIGNATURE_KEY])
 
     def _serve(self, server: Server) -> Server:
-        if server.plan is None or server.stage >= len(STAGES) - 1:
+        for model in server.plan.models if server.plan else ():
+            server = self._bring_up(server, model)
+        return server
+
+    def _bring_up(self, server: Server, model: contract.PlannedModel) -> Server:
+        stage = server.stage(model)
+        if stage >= len(STAGES) - 1 or model.revision in server.failures:
             return server
-        behaviour = self.models.get(server.plan.models[0].uri, Behaviour())
-        if server.stage == 1:
-            pinned = server.plan.models[0].digest
-            wrong = contract.FailureReason.DIGEST_MISMATCH if pinned not in {None, behaviour.digest} else None
-            if failure := behaviour.reason or wrong:
-                return replace(server, failure=failure, serial=server.serial + 1)
-        return replace(server, stage=server.stage + 1, serial=server.serial + 1)
+        behaviour = self.models.get(model.uri, Behaviour())
+        if stage == 1:
+            wrong = contract.FailureReason.DIGEST_MISMATCH if model.digest not in {None, behaviour.digest} else None
+            beside = behaviour.beside if model.role is contract.Role.CANDIDATE else None
+            if failure := behaviour.reason or beside or wrong:
+                failures = {**server.failures, model.revision: failure}
+                return replace(server, failures=failures, serial=server.serial + 1)
+        return replace(server, stages={**server.stages, model.revision: stage + 1}, serial=server.serial + 1)
 
 
 def _offered(server: Server, raw: bytes, signature: str) -> Server:
@@ -264,7 +284,12 @@ def _offered(server: Server, raw: bytes, signature: str) -> Server:
     plan = contract.Plan.decode(raw)
     if server.plan and server.plan.generation >= plan.generation:
         return server
-    return replace(server, plan=plan, raw=raw, serial=server.serial + 1, plan_error="")
+    held = {model.revision for model in plan.models}
+    stages = {name: stage for name, stage in server.stages.items() if name in held}
+    failures = {name: failure for name, failure in server.failures.items() if name in held}
+    return replace(
+        server, plan=plan, raw=raw, stages=stages, failures=failures, serial=server.serial + 1, plan_error=""
+    )
 
 
 def _key(pod: Object) -> str:
@@ -273,26 +298,36 @@ def _key(pod: Object) -> str:
 
 
 def ready(server: Server) -> bool:
+    required = [m for m in server.plan.models if m.role is contract.Role.REQUIRED] if server.plan else []
+    return bool(required) and all(_state(server, model) is ModelState.READY for model in required)
+
+
+def _state(server: Server, model: contract.PlannedModel) -> ModelState:
     """Nothing is served before the plan pins the digest."""
-    return bool(server.plan and server.plan.models[0].digest) and server.stage == len(STAGES) - 1
+    if model.revision in server.failures:
+        return ModelState.FAILED
+    done = server.stage(model) == len(STAGES) - 1
+    return ModelState.READY if done and model.digest else STAGES[server.stage(model)]
+
+
+def _reported(server: Server, model: contract.PlannedModel) -> contract.ModelReport:
+    state = _state(server, model)
+    digest = model.digest or DIGEST if state in {ModelState.LOADED, ModelState.READY} else None
+    failure = server.failures.get(model.revision)
+    return contract.ModelReport(model.name, model.revision, model.version, state, digest, None, failure)
 
 
 def report(server: Server) -> contract.Report:
-    models: tuple[contract.ModelReport, ...] = ()
-    if server.plan:
-        model, state = server.plan.models[0], ModelState.READY if ready(server) else STAGES[server.stage]
-        if server.failure:
-            state = ModelState.FAILED
-        digest = model.digest or DIGEST if state in {ModelState.LOADED, ModelState.READY} else None
-        reported = contract.ModelReport(model.name, model.revision, model.version, state, digest, None, server.failure)
-        models = (reported,)
+    models = tuple(_reported(server, model) for model in server.plan.models) if server.plan else ()
     generation = server.plan.generation if server.plan else 0
     return contract.Report(server.serial, ready(server), generation, server.plan_error, models)
 
 
 def gpus_of(pod: Object) -> int:
-    limits = pod["spec"]["containers"][0]["resources"]["limits"]
-    return int(limits.get(GPU, 0))
+    """No GPU for what a real API server would not have taken."""
+    resources = pod["spec"]["containers"][0].get("resources")
+    limits = resources.get("limits") if isinstance(resources, dict) else None
+    return int(limits.get(GPU, 0)) if isinstance(limits, dict) else 0
 
 
 def _number(pod: Object) -> int:

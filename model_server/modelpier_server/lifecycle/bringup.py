@@ -47,6 +47,8 @@ class Again:
     attempts: int = 5
     base: float = 1.0
     cap: float = 30.0
+    candidates: int | None = None
+    """Attempts for what is not required; None: as many."""
 
     def pause(self, failed: int) -> float:
         return random.uniform(0.1, min(self.cap, self.base * 2**failed))  # noqa: S311 - spreads load, guards nothing
@@ -186,13 +188,15 @@ class BringUp(Generic[S]):
 
     # -------------------------------------------------------------------------------------------- steps
     async def _fetch(self, record: Record[S]) -> None:
-        for failed in range(1, self._again.attempts + 1):
+        patience = self._again.candidates if record.planned.role is not Role.REQUIRED else None
+        attempts = patience or self._again.attempts
+        for failed in range(1, attempts + 1):
             try:
                 record.fetched = fetched = await self._fetch_once(record)
                 record.digest, record.size_bytes = fetched.digest, fetched.size_bytes
                 break
             except ModelError as error:
-                if error.reason not in TRANSIENT or failed == self._again.attempts:
+                if error.reason not in TRANSIENT or failed == attempts:
                     raise
                 record.reason, record.message = error.reason, f"{error}; trying again"
             self._changed(record)
@@ -217,6 +221,8 @@ class BringUp(Generic[S]):
             assert record.fetched is not None
             loop.call_soon_threadsafe(self._move, record, ModelState.LOADING)
             _check_code(record.fetched, planned)
+            if planned.role is not Role.REQUIRED:
+                _check_memory(record.size_bytes)
             self._journal.begin(planned, record.fetched.digest, Step.LOADING)
             started = time.perf_counter()
             session = self.tools.load(record.fetched.path, planned.options, record.stop, record.fetched.digest)
@@ -295,6 +301,18 @@ def _check_code(fetched: Fetched, planned: PlannedModel) -> None:
     if not planned.options.hooks and fetched.folder is not None and (fetched.folder / FILE).exists():
         about = {"model": planned.name, "revision": planned.revision}
         log.warning("the model brings a %s, which is not run: server.hooks is off", FILE, extra=about)
+
+
+def _check_memory(size_bytes: int) -> None:
+    """What serves must not be ended by the kernel for the sake of what is tried out. Raises ModelError."""
+    room = memory.room()
+    if room is None or (needed := memory.of_load(size_bytes)) <= room.left:
+        return
+    text = (
+        f"memory: to load {size_bytes >> 20} MiB takes about {needed >> 20} MiB beside the models that serve, and "
+        f"{room.left >> 20} MiB of the container's {room.limit >> 20} MiB are left; raise resources.memory"
+    )
+    raise ModelError(FailureReason.OUT_OF_MEMORY, text)
 
 
 def _check_alive(session: Session) -> None:

@@ -6,7 +6,7 @@ A swap of revisions is therefore atomic: a request sees the table before or the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from modelpier_server.contract import Limits, ModelReport, PlannedModel, Role
@@ -131,9 +131,7 @@ class Catalog(Generic[S]):
             by_name.setdefault(entry.planned.name, []).append(entry)
             by_version.setdefault((entry.planned.name, entry.planned.version), []).append(entry)
         self._any = {name: _turns(self._any.get(name), group) for name, group in by_name.items()}
-        self._versions = {
-            key: _turns(self._versions.get(key), [_counted(e) for e in group]) for key, group in by_version.items()
-        }
+        self._versions = {key: _turns(self._versions.get(key), _asked_for(group)) for key, group in by_version.items()}
         self._planned = frozenset((m.name, m.version) for m in planned)
         self._reports = tuple(reports)
         self._serving = tuple(entry.servable for entry in entries)
@@ -159,10 +157,10 @@ def _turns(held: Turns[S] | None, group: Sequence[Entry[S]]) -> Turns[S]:
     return held if held is not None and held.entries == tuple(group) else Turns(group)
 
 
-def _counted(entry: Entry[S]) -> Entry[S]:
-    """A version that is asked for by name answers whatever its weight is."""
-    if entry.planned.weight:
-        return entry
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(entry, planned=replace(entry.planned, weight=1))
+def _asked_for(group: Sequence[Entry[S]]) -> Sequence[Entry[S]]:
+    """A version that is asked for by name answers whatever its weight is; of two revisions with one label, the one that
+    has a weight.
+    """
+    if any(entry.planned.weight for entry in group):
+        return group
+    return [replace(entry, planned=replace(entry.planned, weight=1)) for entry in group]

@@ -22,6 +22,9 @@ from modelpier_server.lifecycle.parts import S, Tools
 from modelpier_server.repository.retry import Stopped
 from modelpier_server.runtime import Session
 
+CANDIDATE_ATTEMPTS = 60
+"""To fetch, in about a quarter of an hour: until whoever planned the candidate gives it up, nobody waits for it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,8 @@ class Follower(Generic[S]):
         self._drain = drain
         self._journal = journal or Journal(None)
         self._mirror = tools.mirror
-        self._bringup = BringUp(tools, self._changed, self._room, self._lost, again or Again(), journal=self._journal)
+        again = again or Again(candidates=None if trusting else CANDIDATE_ATTEMPTS)
+        self._bringup = BringUp(tools, self._changed, self._room, self._lost, again, journal=self._journal)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unloading: set[asyncio.Task[None]] = set()
         self._swept = -1

@@ -171,7 +171,7 @@ RESOURCES = (
 ROLLOUT = (
     Rule(
         "capacityWaitSeconds",
-        "must be less than rollout.progressDeadlineSeconds: the rollout would be given up before Auto turns to Replace",
+        "must be less than rollout.progressDeadlineSeconds: the rollout would be given up before Auto chooses anew",
         "self.capacityWaitSeconds < self.progressDeadlineSeconds",
         lambda rollout: rollout.capacity_wait_seconds < rollout.progress_deadline_seconds,
     ),

@@ -67,7 +67,7 @@ class RolloutStatus(Section):
     """The way from one revision to the next."""
 
     strategy: Word | None = None
-    """Surge or Replace: what was chosen."""
+    """Surge, Swap or Replace: what was chosen."""
     reason: Word | None = None
     """Why it was chosen."""
     phase: Word | None = None

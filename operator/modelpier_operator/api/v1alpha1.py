@@ -275,6 +275,7 @@ class Resources(Section):
 class Strategy(StrEnum):
     AUTO = "Auto"
     SURGE = "Surge"
+    SWAP = "Swap"
     REPLACE = "Replace"
 
 
@@ -284,10 +285,11 @@ class Rollout(Section):
     RULES: ClassVar = rules.ROLLOUT
 
     strategy: Strategy = Strategy.AUTO
-    """Surge: new pods beside the old ones. Replace: old pods first, one by one.
-    Auto: Surge where the cluster has the GPUs."""
+    """Surge: new pods beside the old ones. Swap: the same pods load the new revision beside the old one, then turn to
+    it. Replace: old pods first, one by one. Auto: Surge where the cluster has the GPUs, else Swap where the pods can
+    stay as they are, else Replace."""
     capacity_wait_seconds: Seconds = 60
-    """How long new pods of a Surge may stay unschedulable before Auto turns to Replace."""
+    """How long new pods of a Surge may stay unschedulable before Auto turns to Swap or Replace."""
     progress_deadline_seconds: Seconds = 900
     """A rollout in which no pod becomes ready for so long is given up; the old revision stays.
     A model that needs longer to start needs a larger one."""

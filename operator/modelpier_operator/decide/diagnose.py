@@ -72,15 +72,35 @@ def pod(subject: Pod, revision: str) -> Finding:
     return Finding(found.reason, found.message[:MESSAGE_LIMIT])
 
 
-def worst(pods: Iterable[Pod], revision: str) -> Finding:
+def turned_down(subject: Pod, revision: str) -> Finding | None:
+    """Why the server will not have a candidate; it tries each of them once."""
+    return _model_failed(subject, revision) or _plan_refused(subject, revision)
+
+
+def candidate(subject: Pod, stable: str, revision: str) -> Finding:
+    """The truth about one pod that should hold `revision` beside `stable`, which it serves."""
+    told = turned_down(subject, revision)
+    model = plan.model_report(subject, revision)
+    alone = plan.failed(subject, stable)  # what fails now is healed by what comes
+    if told is None and not (subject.ready or alone):
+        return pod(subject, stable)
+    if told is None and model and model.state is ModelState.READY and subject.running:
+        return Finding(Reason.SERVING)
+    found = told or _on_the_way(subject, revision) or Finding(Reason.STARTING)
+    return Finding(found.reason, found.message[:MESSAGE_LIMIT])
+
+
+def worst(pods: Iterable[Pod], revision: str, *, beside: str = "") -> Finding:
     """Of all pods that should serve: failures before delays; among equals the oldest pod speaks.
 
-    A pod that ended speaks until a younger one serves.
+    A pod that ended speaks until a younger one serves. `beside`: the revision that they serve, where `revision` is a
+    candidate.
     """
     everyone = tuple(pods)
     proved = max((p.created for p in everyone if p.ready), default="")
-    silent = (p for p in everyone if not (p.ready or p.terminating or (p.ended and p.created <= proved)))
-    findings = [(pod(p, revision), p.name) for p in silent]
+    there = (p for p in everyone if not (p.terminating or (p.ended and p.created <= proved)))
+    truths = ((candidate(p, beside, revision) if beside else pod(p, revision), p.name) for p in there)
+    findings = [found for found in truths if found[0].reason is not Reason.SERVING]
     if not findings:
         return Finding(Reason.CREATING, "No pod exists yet.")
     finding, name = min(findings, key=lambda f: (not f[0].reason.permanent, not f[0].reason.failure))

@@ -40,9 +40,15 @@ class Facts:
         return int(self.md["metadata"].get("generation") or 0)
 
     def serving(self, revision_name: str) -> PodSet | None:
-        """The pod set of a revision; the youngest when a crash of long ago left two."""
+        """The pod set of a revision. Of two, after a crash of long ago or a change of strategy, the one that stays and
+        serves; the youngest of equals.
+        """
         sets = [s for s in self.pod_sets if s.revision == revision_name]
-        return max(sets, key=lambda s: (s.deployment is not None, s.name), default=None)
+        return max(sets, key=lambda s: (s.lasting, bool(s.ready), s.name), default=None)
+
+    def host(self, revision_name: str) -> PodSet | None:
+        """The pod set of another revision whose pods hold this one as well."""
+        return next((s for s in self.pod_sets if s.candidate == revision_name), None)
 
     def pods_beside(self, pod_set: str) -> tuple[Pod, ...]:
         """All pods of this ModelDeployment that are not of that set."""
@@ -104,12 +110,20 @@ def _pod_sets(owned: Mapping[tuple[str, str], Manifest], pods: Mapping[str, list
 
 
 def _pod_set(name: str, deployment: Manifest | None, plan: Manifest | None, pods: list[Pod]) -> PodSet:
-    metadata = (deployment or plan or {}).get("metadata", {})
+    labels = (deployment or {}).get("metadata", {}).get("labels") or {}
+    # The plan is written before the Deployment: when a Swap ends, it is the first to know.
+    told = _annotations(plan)
     return PodSet(
         name=name,
-        hash=(metadata.get("labels") or {}).get(names.LABEL_POD_SET_HASH, ""),
-        revision=(metadata.get("annotations") or {}).get(names.ANNOTATION_REVISION, ""),
+        hash=labels.get(names.LABEL_POD_SET_HASH, ""),
+        revision=told.get(names.ANNOTATION_REVISION) or _annotations(deployment).get(names.ANNOTATION_REVISION, ""),
+        candidate=told.get(names.ANNOTATION_CANDIDATE, ""),
         deployment=deployment,
         plan=plan,
         pods=tuple(sorted(pods, key=lambda p: (p.created, p.name))),
     )
+
+
+def _annotations(child: Manifest | None) -> Mapping[str, str]:
+    found: Mapping[str, str] = (child or {}).get("metadata", {}).get("annotations") or {}
+    return found

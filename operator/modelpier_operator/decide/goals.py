@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelpier_operator import names
-from modelpier_operator.decide import address, clock, retreat
+from modelpier_operator.decide import address, clock, retreat, rollout
 from modelpier_operator.decide.gather import Facts
 from modelpier_operator.decide.podset import PodSet
 from modelpier_operator.decide.revision import Revision
@@ -21,27 +21,50 @@ class Goal:
     revision: Revision
     replicas: int
     live: PodSet
+    candidate: Revision | None = None
+    """What its pods are to hold beside the revision."""
 
     @property
     def ready(self) -> int:
         return len(self.live.ready)
 
 
+@dataclass(frozen=True)
+class Guest(Goal):
+    """A candidate, seen as if the pods were its own."""
+
+    beside: str = ""
+    """Name of the revision that they serve."""
+
+    @property
+    def ready(self) -> int:
+        return len(rollout.proved_in(self.live, self.revision.name, self.beside))
+
+
 def goals(facts: Facts, decision: Decision) -> tuple[Goal, ...]:
     """Sets that shrink or stay come before the newest one: in a Replace they make the room."""
     revisions = [r for r in (*decision.leaving, decision.stable, decision.wanted) if r]
     unique = {r.name: r for r in revisions}
-    return tuple(_goal(facts, r, decision.replicas[r.name]) for r in unique.values() if r.name in decision.replicas)
+    return tuple(_goal(facts, r, decision) for r in unique.values() if r.name in decision.replicas)
 
 
-def _goal(facts: Facts, revision: Revision, replicas: int) -> Goal:
-    template_hash = names.digest(revision.template)
-    if live := facts.serving(revision.name):
+def _goal(facts: Facts, revision: Revision, decision: Decision) -> Goal:
+    template_hash, replicas = names.digest(revision.template), decision.replicas[revision.name]
+    candidate = decision.candidates.get(revision.name)
+    if live := rollout.live(facts, revision, decision.stable):
         # A Deployment that somebody deleted leaves a set whose plan alone is there: the hash is in no plan.
-        return Goal(live.name, live.hash or template_hash, revision, replicas, live)
+        return Goal(live.name, live.hash or template_hash, revision, replicas, live, candidate)
     # The revision's number only grows, so a name is never used twice: pods of a deleted set may still be draining.
     name = names.pod_set_name(facts.name, template_hash, revision.number)
-    return Goal(name, template_hash, revision, replicas, PodSet(name))
+    return Goal(name, template_hash, revision, replicas, PodSet(name), candidate)
+
+
+def guests(wanted_sets: tuple[Goal, ...]) -> tuple[Guest, ...]:
+    return tuple(
+        Guest(g.name, g.hash, g.candidate, g.replicas, g.live, beside=g.revision.name)
+        for g in wanted_sets
+        if g.candidate
+    )
 
 
 def selected(decision: Decision, wanted_sets: tuple[Goal, ...], orphans: tuple[PodSet, ...] = ()) -> str | None:

@@ -34,7 +34,7 @@ class Placement:
     asked: Strategy
     """What the spec asked for: when that changes, the choice is made anew."""
     chosen: Strategy
-    """SURGE or REPLACE."""
+    """SURGE, SWAP or REPLACE."""
     why: str
 
 

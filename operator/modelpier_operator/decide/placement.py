@@ -1,7 +1,9 @@
-"""The planner: whether the cluster has the GPUs for new pods beside the old ones (Surge), or old ones must go first.
+"""The planner: whether the cluster has the GPUs for new pods beside the old ones (Surge), whether those that serve can
+take the new revision as well (Swap), or old pods must go first (Replace).
 
 Node by node, because two half-free nodes do not hold one pod of two GPUs. It knows what the scheduler would say of
-GPUs, selectors and taints only; a wrong guess for Surge costs `capacityWaitSeconds`, then Auto turns to Replace.
+GPUs, selectors and taints only; a wrong guess for Surge costs `capacityWaitSeconds`, then Auto turns to one of the
+others. Whether two revisions fit into a pod's memory the servers find out: where they do not, Auto turns to Replace.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ def need(spec: ModelDeploymentSpec, template: Mapping[str, Any]) -> Need:
     )
 
 
-def choose(asked: Strategy, wanted: Need, replicas: int, capacity: Capacity | None) -> Placement:
-    """How a rollout of `replicas` new pods begins."""
+def choose(asked: Strategy, wanted: Need, replicas: int, capacity: Capacity | None, hindrance: str | None) -> Placement:
+    """How a rollout of `replicas` new pods begins. `hindrance`: what keeps it from being a Swap."""
+    if asked is Strategy.SWAP and hindrance:
+        return Placement(asked, Strategy.REPLACE, f"No Swap, because {hindrance}.")
     if asked is not Strategy.AUTO:
         return Placement(asked, asked, "The spec asks for it.")
     if wanted.count == 0:
@@ -48,7 +52,37 @@ def choose(asked: Strategy, wanted: Need, replicas: int, capacity: Capacity | No
     what = f"{replicas} new pods of {wanted.count} GPUs each ({wanted.resource})"
     if room >= replicas:
         return Placement(asked, Strategy.SURGE, f"There is room for {what}.")
-    return Placement(asked, Strategy.REPLACE, f"There is room for {room} of {what} beside the old ones.")
+    return without_room(asked, f"There is room for {room} of {what} beside the old ones", hindrance)
+
+
+def without_room(asked: Strategy, short: str, hindrance: str | None) -> Placement:
+    """When new pods beside the old ones are out of the question."""
+    if hindrance is None:
+        return Placement(asked, Strategy.SWAP, f"{short}; the pods that serve can take the new revision as well.")
+    return Placement(asked, Strategy.REPLACE, f"{short}, and {hindrance}.")
+
+
+def hindrance(old: Mapping[str, Any], new: Mapping[str, Any], *, running: bool) -> str | None:
+    """What keeps pods of the template `old` from taking a revision with the template `new`; None: nothing.
+
+    `running`: some of them are.
+    """
+    if old != new:
+        return f"the new revision needs other pods ({', '.join(_differing(old, new))})"
+    return None if running else "none of the old pods runs"
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields of the pod and of the server's container, as Kubernetes calls them."""
+    one, other = _fields(old), _fields(new)
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _fields(template: Mapping[str, Any]) -> dict[str, Any]:
+    pod = template["spec"]
+    server, *others = pod["containers"]
+    both = {key: (pod.get(key), server.get(key)) for key in pod.keys() | server.keys()}
+    return {**both, "containers": others, "metadata": template["metadata"]}
 
 
 def fits(wanted: Need, capacity: Capacity, without: Iterable[tuple[str, str]] = ()) -> int:

@@ -43,7 +43,15 @@ class SignedPlan:
     """The servers of the set take it: they were made to trust the key that signed it."""
 
 
-def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys: PlanKeys, now: datetime) -> SignedPlan:
+def signed(
+    revision: Revision,
+    pod_set: PodSet,
+    identity: tuple[str, str],
+    keys: PlanKeys,
+    now: datetime,
+    *,
+    candidate: Revision | None = None,
+) -> SignedPlan:
     """The plan of a pod set; the live one, byte for byte, while what it says is still right, and for as long as it can
     be kept where the servers trust another key than ours.
 
@@ -54,7 +62,10 @@ def signed(revision: Revision, pod_set: PodSet, identity: tuple[str, str], keys:
         return last
     text = _text(pod_set)
     live = _generation(text)
-    plan = contract.Plan(identity[0], live or 1, (model(revision, identity[1]),), pod_set.name)
+    models = [model(revision, identity[1])]
+    if candidate:
+        models.append(replace(model(candidate, identity[1]), weight=0, role=contract.Role.CANDIDATE))
+    plan = contract.Plan(identity[0], live or 1, tuple(models), pod_set.name)
     raw = _encoded(plan)
     if not live or raw.decode() != text or live < _held(pod_set.pods):
         plan = replace(plan, generation=_next(live, pod_set.pods, now))
@@ -67,7 +78,8 @@ def kept(revision: Revision, pod_set: PodSet | None, identity: tuple[str, str]) 
     plan = _trusted(revision, pod_set, identity)
     if pod_set is None or plan is None or revision.digest is None:
         return None
-    if _digest(plan, revision, identity) != revision.digest:
+    required = (m.digest for m in plan.models if m.revision == revision.name and m.role is contract.Role.REQUIRED)
+    if next(required, None) != revision.digest:
         return None
     return SignedPlan(plan.generation, _text(pod_set).encode(), _data(pod_set)[contract.SIGNATURE_KEY])
 
@@ -115,6 +127,11 @@ def first_digest(revision: Revision, pod_set: PodSet | None) -> str | None:
     return None
 
 
+def failed(pod: Pod, revision: str) -> bool:
+    report = model_report(pod, revision)
+    return report is not None and report.state is contract.ModelState.FAILED
+
+
 def model_report(pod: Pod, revision: str) -> contract.ModelReport | None:
     return next((m for m in pod.report.models if m.revision == revision), None) if pod.report else None
 
@@ -125,12 +142,17 @@ def pushes(pod_set: PodSet, plan: SignedPlan) -> tuple[PlanPush, ...]:
     return tuple(PlanPush(p.uid, p.ip, plan.raw, plan.signature) for p in behind)
 
 
-def unsettled(pod_set: PodSet, plan: SignedPlan) -> tuple[tuple[str, str], ...]:
+def unsettled(pod_set: PodSet, plan: SignedPlan, candidate: Revision | None) -> tuple[tuple[str, str], ...]:
     """(uid, ip) of running pods whose report is still expected to change."""
-    return tuple((p.uid, p.ip) for p in pod_set.pods if p.running and not _settled(p, plan))
+    name = candidate.name if candidate else None
+    return tuple((p.uid, p.ip) for p in pod_set.pods if p.running and not _settled(p, plan, name))
 
 
-def _settled(pod: Pod, plan: SignedPlan) -> bool:
+def _settled(pod: Pod, plan: SignedPlan, candidate: str | None) -> bool:
+    if candidate is not None:
+        report = model_report(pod, candidate)
+        if report is None or report.state not in {contract.ModelState.READY, contract.ModelState.FAILED}:
+            return False
     return pod.ready and bool(pod.report and pod.report.ready) and _holds(pod, plan)
 
 

@@ -81,11 +81,18 @@ class PodSet:
     hash: str = ""
     revision: str = ""
     """Name of the ControllerRevision that it serves."""
+    candidate: str = ""
+    """Name of the ControllerRevision that its pods hold beside that one."""
     deployment: Manifest | None = None
     plan: Manifest | None = None
     """The ConfigMap."""
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
+
+    @property
+    def lasting(self) -> bool:
+        """It has a Deployment, which is not on its way out."""
+        return self.deployment is not None and not self.deployment["metadata"].get("deletionTimestamp")
 
     @property
     def replicas(self) -> int:

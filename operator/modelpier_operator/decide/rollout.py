@@ -1,14 +1,14 @@
 """How one revision follows another: an ordered list of small judges; the first that has an answer decides.
 
 The order is the documentation: nothing rolls at zero replicas; a first revision joins at once; a revision in place is
-kept; one that was given up stays given up; then it is proved, given up, replaced or surged.
+kept; one that was given up stays given up; then it is proved, given up, replaced, swapped or surged.
 docs/explanation/rollouts.md tells it with pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -34,6 +34,7 @@ class Phase(StrEnum):
     FIRST = "First"
     COMPLETE = "Complete"
     SURGING = "Surging"
+    SWAPPING = "Swapping"
     REPLACING = "Replacing"
     FAILED = "Failed"
 
@@ -63,9 +64,37 @@ class Situation:
         return (self.facts.serving(self.stable.name) if self.stable else None) or PodSet("")
 
     @property
+    def swapping(self) -> bool:
+        """The old pods are to take the wanted revision as well."""
+        chosen = self.wanted.memory.placement
+        return bool(self.stable and chosen and chosen.chosen is Strategy.SWAP)
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """Those that have the wanted revision, or are to have it."""
+        return self.old.pods if self.swapping else self.new.pods
+
+    @property
+    def worst(self) -> Finding:
+        """What keeps the wanted revision from being proved: first of all, what says so of itself."""
+        beside = self.stable.name if self.stable and self.swapping else ""
+        return diagnose.worst(self.turned_down or self.pods, self.wanted.name, beside=beside)
+
+    @property
+    def turned_down(self) -> tuple[Pod, ...]:
+        """Pods that will not have the wanted revision beside the old one."""
+        return tuple(p for p in self.pods if self.swapping and diagnose.turned_down(p, self.wanted.name))
+
+    @property
     def proved(self) -> int:
-        """New pods that serve and hold the newest plan."""
-        return len(self.new.ready)
+        """Pods that could serve the wanted revision now. Nothing is promoted whose place is not known to the cluster:
+        what follows a promotion finds the pods by it.
+        """
+        if not self.swapping:
+            return len(self.new.ready)
+        if self.old.candidate != self.wanted.name or not self.stable:
+            return 0
+        return len(proved_in(self.old, self.wanted.name, self.stable.name))
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,8 @@ class Decision:
     """By revision name: the pod sets that must exist, and their sizes."""
     everyone: bool = False
     """The Service selects all pods of the ModelDeployment, not one set."""
+    candidates: Mapping[str, Revision] = field(default_factory=dict)
+    """By revision name: what the pods of its set are to hold beside it."""
     wake_after: float | None = None
     leaving: tuple[Revision, ...] = ()
     """Others whose pods have to go on serving for a while; their sizes stand in `replicas` as well."""
@@ -136,8 +167,12 @@ def hopeless(s: Situation) -> Decision | None:
     """No progress for too long, or the same failure again and again."""
     if not (s.stable and s.wanted.memory.started) or s.wanted.memory.failure:
         return None
-    finding = diagnose.worst(s.new.pods, s.wanted.name)
-    if doomed(s.new.pods, finding):
+    finding = s.worst
+    if _too_large(s, finding):
+        return None
+    if finding.reason in REPEATING and s.turned_down:
+        return _give_up(s, s.stable, finding)
+    if not s.swapping and doomed(s.pods, finding):
         return _give_up(s, s.stable, finding)
     if _left(s, s.wanted) is None:
         return _give_up(s, s.stable, finding)
@@ -145,7 +180,7 @@ def hopeless(s: Situation) -> Decision | None:
 
 
 def moving(s: Situation) -> Decision | None:
-    """Surge or Replace, as the planner chose; Auto changes its mind when the surged pods find no room."""
+    """Surge, Swap or Replace, as the planner chose; Auto changes its mind when there is no room after all."""
     if not s.stable:
         raise AssertionError("a first revision is decided before")
     wanted = _placed(s, _started(s))
@@ -157,6 +192,9 @@ def moving(s: Situation) -> Decision | None:
         wake = soonest(left, *(p.overdue_in(s.now) for p in s.facts.pods_beside(s.new.name)))
         goals = {s.stable.name: old, wanted.name: new}
         return Decision(Phase.REPLACING, s.stable, wanted, goals, everyone=True, wake_after=wake)
+    if chosen and chosen.chosen is Strategy.SWAP:
+        goals, held = {s.stable.name: s.replicas}, {s.stable.name: wanted}
+        return Decision(Phase.SWAPPING, s.stable, wanted, goals, candidates=held, wake_after=left)
     goals = {s.stable.name: s.replicas, wanted.name: s.replicas}
     return Decision(Phase.SURGING, s.stable, wanted, goals, wake_after=soonest(left, capacity_left(s, s.new)))
 
@@ -170,6 +208,21 @@ JUDGES: tuple[Callable[[Situation], Decision | None], ...] = (
     hopeless,
     moving,
 )
+
+
+def live(facts: Facts, revision: Revision, stable: Revision | None) -> PodSet | None:
+    """Where the pods of a revision are: in its own set, or, once a Swap has promoted it, in that of another which has
+    still to be told so.
+    """
+    own, host = facts.serving(revision.name), facts.host(revision.name)
+    if host is None or stable is None or stable.name != revision.name:
+        return own
+    return own if own and len(own.ready) >= len(proved_in(host, revision.name, host.revision)) else host
+
+
+def proved_in(pod_set: PodSet, candidate: str, stable: str) -> tuple[Pod, ...]:
+    """Pods of the set of `stable` that could serve the candidate now: a plan is all that they wait for."""
+    return tuple(p for p in pod_set.pods if diagnose.candidate(p, stable, candidate).reason is Reason.SERVING)
 
 
 def doomed(pods: tuple[Pod, ...], finding: Finding) -> bool:
@@ -206,11 +259,38 @@ def _started(s: Situation) -> Revision:
 def _placed(s: Situation, wanted: Revision) -> Revision:
     known, need = wanted.memory.placement, placement.need(wanted.spec, wanted.template)
     if known is None or known.asked is not s.rollout.strategy:
-        return wanted.remembering(placement=placement.choose(s.rollout.strategy, need, s.replicas, s.capacity))
+        asked = s.rollout.strategy
+        choice = placement.choose(asked, need, s.replicas, s.capacity, _hindrance(s))
+        return wanted.remembering(placement=choice)
     if known.chosen is Strategy.SURGE and known.asked is Strategy.AUTO and capacity_left(s, s.new) == 0.0:
-        why = f"New pods beside the old ones lacked {_lacking(s)} for {s.rollout.capacity_wait_seconds} s."
-        return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, why))
+        short = f"New pods beside the old ones lacked {_lacking(s)} for {s.rollout.capacity_wait_seconds} s"
+        return wanted.remembering(placement=placement.without_room(known.asked, short, _hindrance(s)))
+    if known.chosen is Strategy.SWAP and (why := _no_swap(s)):
+        return wanted.remembering(placement=Placement(known.asked, Strategy.REPLACE, f"The Swap ended: {why}."))
     return wanted
+
+
+def _hindrance(s: Situation) -> str | None:
+    """What keeps the old pods from taking the wanted revision as well."""
+    old = s.stable.template if s.stable else {}
+    return placement.hindrance(old, s.wanted.template, running=any(p.running for p in s.old.pods))
+
+
+def _no_swap(s: Situation) -> str | None:
+    """Why a Swap that was begun cannot go on. Pods that are started again in the middle of it do not end it."""
+    assert s.stable
+    if s.stable.template != s.wanted.template:
+        return placement.hindrance(s.stable.template, s.wanted.template, running=True)
+    finding = s.worst
+    return f"both revisions do not fit into a pod. {finding.message}" if _too_large(s, finding) else None
+
+
+def _too_large(s: Situation, finding: Finding) -> bool:
+    """Auto makes room for what does not fit beside the old revision."""
+    return bool(s.turned_down) and s.rollout.strategy is Strategy.AUTO and finding.reason in _LACK
+
+
+_LACK = frozenset({Reason.OUT_OF_MEMORY, Reason.DISK_FULL})
 
 
 def _lacking(s: Situation) -> str:

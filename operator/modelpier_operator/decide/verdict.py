@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelpier_operator.api.conditions import Reason
-from modelpier_operator.decide import diagnose, rollout
+from modelpier_operator.decide import diagnose, goals, rollout
 from modelpier_operator.decide.diagnose import Finding
 from modelpier_operator.decide.facts import Manifest, Observed
 from modelpier_operator.decide.gather import Facts
-from modelpier_operator.decide.goals import Goal
+from modelpier_operator.decide.goals import Goal, Guest
 from modelpier_operator.decide.podset import Pod
 from modelpier_operator.decide.rollout import Decision, Phase
 
@@ -35,7 +35,12 @@ class View:
     refusal: Finding | None = None
 
     def goal(self, revision: str) -> Goal | None:
-        return next((g for g in self.goals if g.revision.name == revision), None)
+        return next((g for g in self.shown if g.revision.name == revision), None)
+
+    @property
+    def shown(self) -> tuple[Goal, ...]:
+        """With candidates, as if they had pods of their own."""
+        return (*self.goals, *goals.guests(self.goals))
 
     @property
     def newest(self) -> Goal | None:
@@ -104,6 +109,8 @@ def _on_the_way(view: View) -> Verdict | None:
     found = _pods(view, newest)
     overdue = view.decision.phase is Phase.FIRST and view.decision.wake_after is None
     stalled = found.reason.permanent and (overdue or rollout.doomed(newest.live.pods, found))
+    if isinstance(newest, Guest) and not found.reason.failure:
+        return Verdict(Finding(Reason.ROLLING_OUT, f"{newest.ready} of {view.replicas} pods hold the new revision."))
     if view.decision.phase in {Phase.SURGING, Phase.REPLACING} and not found.reason.failure:
         return Verdict(Finding(Reason.ROLLING_OUT, f"{newest.ready} of {view.replicas} new pods are ready."))
     if view.serving and not found.reason.failure and len(newest.live.active) != view.replicas:
@@ -116,7 +123,8 @@ def _pods(view: View, newest: Goal) -> Finding:
     missing = len(newest.live.active) < view.replicas
     owned = (rs for rs in view.observed.replica_sets if _of(rs, newest.name))
     refused = diagnose.workload(newest.live.deployment, owned) if missing else None
-    return refused or diagnose.worst(newest.live.pods, newest.revision.name)
+    beside = newest.beside if isinstance(newest, Guest) else ""
+    return refused or diagnose.worst(newest.live.pods, newest.revision.name, beside=beside)
 
 
 def _of(replica_set: Manifest, pod_set: str) -> bool:

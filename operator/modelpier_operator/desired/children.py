@@ -40,7 +40,7 @@ def children(wish: Wish, settings: Settings) -> tuple[dict[str, Any], ...]:
         *(serviceaccount.service_account(md) for _ in range(_needs_account(md, wish.goals))),
         network.network_policy(md, wish.callers, settings),
         *(revision.controller_revision(md, r) for r in wish.revisions),
-        *(plan.plan_config_map(md, g.name, g.revision.name, wish.plans[g.name]) for g in wish.goals),
+        *(plan.plan_config_map(md, g, wish.plans[g.name]) for g in wish.goals),
         service.service(md, wish.selected, wish.selected_since),
         *(disruption.disruption_budget(md) for _ in range(wish.replicas >= disruption.FROM_REPLICAS)),
         *(workload.deployment(md, g, wish.progress_deadline) for g in wish.goals),

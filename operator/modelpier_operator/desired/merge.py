@@ -28,7 +28,8 @@ def canonical(template: Mapping[str, Any]) -> dict[str, Any]:
     clean = pruned(template)
     spec = clean.get("spec", {})
     for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
-        for amounts in container.get("resources", {}).values():
+        resources = container.get("resources")
+        for amounts in resources.values() if isinstance(resources, dict) else ():  # the API server says no to others
             if isinstance(amounts, dict):
                 amounts.update({name: normalise_quantity(amount) for name, amount in amounts.items()})
     for volume in spec.get("volumes", ()):

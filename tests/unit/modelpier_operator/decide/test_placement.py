@@ -8,7 +8,7 @@ import pytest
 
 from modelpier_operator.api.v1alpha1 import Strategy
 from modelpier_operator.decide.facts import Capacity, GpuPod
-from modelpier_operator.decide.placement import Need, admits, choose, fits
+from modelpier_operator.decide.placement import Need, admits, choose, fits, hindrance
 from support.builders import GPU, capacity, node
 
 TAINT = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
@@ -63,17 +63,34 @@ def test_where_a_pod_may_go(where: Any, wanted: Need, admitted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "count", "cluster", "chosen", "why"),
+    ("asked", "count", "cluster", "hinders", "chosen", "why"),
     [
-        ("Surge", 1, capacity(node("a", 0)), "Surge", "The spec asks for it."),
-        ("Replace", 0, None, "Replace", "The spec asks for it."),
-        ("Auto", 0, capacity(), "Surge", "No GPU"),
-        ("Auto", 1, None, "Surge", "unknown"),
-        ("Auto", 1, capacity(node("a", 2)), "Surge", "There is room for 2 new pods of 1 GPUs"),
-        ("Auto", 1, capacity(node("a", 2), used={"a": 1}), "Replace", "There is room for 1 of 2 new pods"),
+        ("Surge", 1, capacity(node("a", 0)), None, "Surge", "The spec asks for it."),
+        ("Replace", 0, None, None, "Replace", "The spec asks for it."),
+        ("Swap", 0, None, None, "Swap", "The spec asks for it."),
+        ("Swap", 0, None, "it rains", "Replace", "No Swap, because it rains."),
+        ("Auto", 0, capacity(), None, "Surge", "No GPU"),
+        ("Auto", 1, None, None, "Surge", "unknown"),
+        ("Auto", 1, capacity(node("a", 2)), None, "Surge", "There is room for 2 new pods of 1 GPUs"),
+        ("Auto", 1, capacity(node("a", 2), used={"a": 1}), None, "Swap", "There is room for 1 of 2 new pods"),
+        ("Auto", 1, capacity(node("a", 2), used={"a": 1}), "it rains", "Replace", "beside the old ones, and it rains."),
     ],
 )
-def test_choice(asked: str, count: int, cluster: Any, chosen: str, why: str) -> None:
-    choice = choose(Strategy(asked), need(count), 2, cluster)
+def test_choice(asked: str, count: int, cluster: Any, hinders: str | None, chosen: str, why: str) -> None:
+    choice = choose(Strategy(asked), need(count), 2, cluster, hinders)
     assert (choice.asked, choice.chosen) == (Strategy(asked), Strategy(chosen))
     assert why in choice.why
+
+
+def template(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "server", "image": "x"}], **spec}}
+
+
+def test_what_keeps_pods_from_taking_a_revision_is_named() -> None:
+    assert hindrance(template(), template(), running=True) is None
+    assert hindrance(template(), template(), running=False) == "none of the old pods runs"
+    other = template(nodeSelector={"gpu": "a"}, containers=[{"name": "server", "image": "y"}])
+    told = hindrance(template(), other, running=True)
+    assert told == "the new revision needs other pods (image, nodeSelector)"
+    helper = template(containers=[{"name": "server", "image": "x"}, {"name": "helper"}])
+    assert hindrance(template(), helper, running=True) == "the new revision needs other pods (containers)"

@@ -9,6 +9,7 @@ import pytest
 
 from modelpier_operator import names
 from modelpier_operator.decide import intent, plan, podset
+from modelpier_operator.decide.goals import Goal
 from modelpier_operator.decide.podset import PodSet
 from modelpier_operator.decide.revision import Revision
 from modelpier_operator.desired.plan import plan_config_map
@@ -25,7 +26,7 @@ def revision(**sections: Any) -> Revision:
 
 
 def live(signed: plan.SignedPlan, *pods: podset.Pod) -> PodSet:
-    return PodSet("s", plan=plan_config_map(md(), "s", "m-rev", signed), pods=pods)
+    return PodSet("s", plan=plan_config_map(md(), Goal("s", "", revision(), 1, PodSet("s")), signed), pods=pods)
 
 
 def running(name: str = "p", *, ready: bool = False, **told: Any) -> podset.Pod:
@@ -174,7 +175,7 @@ def test_who_is_told_and_who_is_listened_to() -> None:
     )
     subject = PodSet("s", pods=pods)
     assert [push.pod_uid for push in plan.pushes(subject, signed)] == ["uid-silent", "uid-behind"]
-    assert [uid for uid, _ in plan.unsettled(subject, signed)] == ["uid-silent", "uid-behind", "uid-loading"]
+    assert [uid for uid, _ in plan.unsettled(subject, signed, None)] == ["uid-silent", "uid-behind", "uid-loading"]
 
 
 def test_versions() -> None:

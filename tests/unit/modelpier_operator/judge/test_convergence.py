@@ -8,16 +8,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from modelpier_server.contract import FailureReason
+from modelpier_server.contract import FailureReason, ModelState
 from support.builders import conditions, md, of_kind
 from support.simulation import Operator, pod_set
-from support.world import Behaviour, DictStore, World
+from support.world import Behaviour, DictStore, World, report
 
-URIS = {name: f"s3://models/{name}/model.onnx" for name in ("one", "two", "three")}
+URIS = {name: f"s3://models/{name}/model.onnx" for name in ("one", "two", "three", "large")}
 BAD = {
     "broken": Behaviour(FailureReason.MODEL_INVALID),
     "gone": Behaviour(FailureReason.MODEL_NOT_FOUND),
 }
+LARGE = {URIS["large"]: Behaviour(beside=FailureReason.OUT_OF_MEMORY)}
+"""It serves, but not beside another one."""
 EVERY_URI = list(URIS.values()) + [f"s3://models/{name}/model.onnx" for name in BAD]
 ROLLOUT = {"progressDeadlineSeconds": 120, "capacityWaitSeconds": 10}
 
@@ -28,7 +30,7 @@ class Converges(RuleBasedStateMachine):
     @initialize(gpu=st.sampled_from([0, 1]), spare=st.integers(0, 3), replicas=st.integers(0, 3), sees=st.booleans())
     def start(self, gpu: int, spare: int, replicas: int, sees: bool) -> None:
         world = World(DictStore(), nodes={"n1": 2, "n2": 1 + spare}, uneven=True)
-        world.models |= {f"s3://models/{name}/model.onnx": behaviour for name, behaviour in BAD.items()}
+        world.models |= LARGE | {f"s3://models/{name}/model.onnx": behaviour for name, behaviour in BAD.items()}
         first = md(uri=URIS["one"], replicas=replicas, gpu=gpu, rollout=ROLLOUT)
         self.operator = Operator(first, world, sees_nodes=sees)
 
@@ -36,7 +38,7 @@ class Converges(RuleBasedStateMachine):
     def another_model(self, uri: str) -> None:
         self.operator.edit(model={"uri": uri})
 
-    @rule(strategy=st.sampled_from(["Auto", "Surge", "Replace"]))
+    @rule(strategy=st.sampled_from(["Auto", "Surge", "Swap", "Replace"]))
     def another_strategy(self, strategy: str) -> None:
         self.operator.edit(rollout={**ROLLOUT, "strategy": strategy})
 
@@ -117,8 +119,13 @@ class Converges(RuleBasedStateMachine):
 
 def served(operator: Operator) -> list[str]:
     """URIs of the models behind the Service, one for each ready pod."""
-    plans = [s.plan.models[0].uri for s in operator.world.servers.values() if s.plan and s.stage == 3]
-    return sorted(plans)
+    held = [(report(server), server.plan) for server in operator.world.servers.values() if server.plan]
+    return sorted(
+        planned.uri
+        for told, plan in held
+        for planned, model in zip(plan.models, told.models, strict=True)
+        if planned.weight and model.state is ModelState.READY
+    )
 
 
 def _facts(operator: Operator) -> Any:

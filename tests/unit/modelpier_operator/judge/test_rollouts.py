@@ -15,6 +15,8 @@ from support.world import Behaviour, DictStore, World, gpus_of
 
 TWO = {"uri": "s3://models/two/model.onnx"}
 BROKEN = {"uri": "s3://models/broken/model.onnx"}
+OTHER_PODS = {"image": "r.example/other:1"}
+"""With it no Swap is possible."""
 
 
 def operator(gpus: int = 8, *, sees_nodes: bool = True, **spec: Any) -> Operator:
@@ -119,16 +121,17 @@ def test_replace_never_holds_more_gpus_than_the_spec_asks_for(replicas: int) -> 
 
 def test_a_full_cluster_makes_auto_replace() -> None:
     subject = operator(gpus=2, replicas=2, gpu=1)
-    subject.edit(model=TWO)
+    subject.edit(model=TWO, server=OTHER_PODS)
     subject.settle()
     assert ready(subject) == "True/Serving"
     assert rollout(subject)["strategy"] == "Replace"
     assert "GPU" in rollout(subject)["reason"]
+    assert "needs other pods (image)" in rollout(subject)["reason"]
 
 
 def test_some_free_gpus_make_replace_keep_full_strength() -> None:
     subject = operator(gpus=4, replicas=3, gpu=1)
-    subject.edit(model=TWO)
+    subject.edit(model=TWO, server=OTHER_PODS)
 
     def full_strength() -> None:
         assert behind_service(subject) >= 3
@@ -141,7 +144,7 @@ def test_some_free_gpus_make_replace_keep_full_strength() -> None:
 
 def test_without_sight_of_nodes_a_stuck_surge_turns_to_replace() -> None:
     subject = operator(gpus=2, sees_nodes=False, replicas=2, gpu=1, rollout={"capacityWaitSeconds": 20})
-    subject.edit(model=TWO)
+    subject.edit(model=TWO, server=OTHER_PODS)
     watch(subject, 15)
     assert rollout(subject)["strategy"] == "Surge"
     assert behind_service(subject) == 2
@@ -155,7 +158,7 @@ def test_without_sight_of_nodes_a_stuck_surge_turns_to_replace() -> None:
 def test_a_surge_that_finds_no_cpu_turns_to_replace_and_says_so() -> None:
     subject = operator(replicas=2, rollout={"capacityWaitSeconds": 20})
     subject.world.cores = 2
-    subject.edit(model=TWO)
+    subject.edit(model=TWO, server=OTHER_PODS)
     watch(subject, 15)
     assert rollout(subject)["strategy"] == "Surge"
     subject.settle()

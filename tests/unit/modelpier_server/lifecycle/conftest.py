@@ -155,7 +155,12 @@ class Bench:
         self.catalog: Catalog[FakeServable] = Catalog()
         self.board: Board[FakeServable] = Board()
         self.follower = Follower(
-            world.tools(), self.catalog, self.board, trusting=trusting, drain=2.0, again=Again(3, 0.001, 0.002)
+            world.tools(),
+            self.catalog,
+            self.board,
+            trusting=trusting,
+            drain=2.0,
+            again=Again(3, 0.001, 0.002, candidates=5),
         )
         self.generation = 0
 

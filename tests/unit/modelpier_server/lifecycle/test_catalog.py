@@ -63,6 +63,13 @@ def test_versions_are_found_whatever_their_weight() -> None:
     assert {made.find("m") for _ in range(50)} == {"r0"}
 
 
+def test_of_two_revisions_with_one_label_the_one_with_weight_answers() -> None:
+    planned = [model("r0", version="3", weight=100), model("r1", version="3", weight=0, role=Role.CANDIDATE)]
+    made: Catalog[str] = Catalog()
+    made.publish([Entry(p, p.revision) for p in planned], planned, [], complete=True)
+    assert {made.find("m", "3") for _ in range(300)} == {"r0"}
+
+
 def test_the_weight_of_one_that_is_not_ready_goes_to_the_others() -> None:
     made: Catalog[str] = Catalog()
     publish(made, 50, 50, unready=[1])

@@ -8,6 +8,7 @@ import pytest
 
 from modelpier_server.contract import FailureReason, ModelState, Role
 from modelpier_server.errors import ModelError, NotFound, Unavailable
+from modelpier_server.runtime import memory
 
 from .conftest import DIGEST, OTHER, Bench, World, model
 
@@ -128,6 +129,24 @@ async def test_a_candidate_that_fails_leaves_the_pod_ready(bench: Bench, world: 
     assert not bench.follower.fatal.done()
 
 
+async def test_a_candidate_that_does_not_fit_is_not_loaded(
+    bench: Bench, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(left=3 << 20, limit=64 << 20))
+    bench.apply(model("a"), model("b", weight=0, role=Role.CANDIDATE))
+    await bench.reach(a=READY, b=FAILED)
+    assert bench.report("b").reason is FailureReason.OUT_OF_MEMORY
+    assert "3 MiB of the container's 64 MiB are left" in bench.report("b").message
+    assert ("load", "b") not in world.log
+    assert bench.catalog.ready
+
+
+async def test_a_candidate_that_fits_is_loaded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(left=50 << 20, limit=64 << 20))
+    bench.apply(model("a"), model("b", weight=0, role=Role.CANDIDATE))
+    await bench.reach(a=READY, b=READY)
+
+
 async def test_all_weight_on_a_failed_candidate_falls_back(bench: Bench, world: World) -> None:
     world.faults["warm", "b"] = [failure()]
     bench.apply(model("a", weight=0), model("b", weight=100, role=Role.CANDIDATE))
@@ -177,7 +196,7 @@ async def test_passing_faults_are_tried_again_within_a_limit(bench: Bench, world
     bench.apply(model("a"), model("b", role=Role.CANDIDATE))
     await bench.reach(a=READY, b=FAILED)
     assert world.log.count(("fetch", "a")) == 3
-    assert world.log.count(("fetch", "b")) == 3
+    assert world.log.count(("fetch", "b")) == 5, "nobody waits for a candidate"
     assert bench.report("a").reason is None
     assert bench.report("b").reason is failed
 
