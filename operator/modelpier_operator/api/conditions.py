@@ -81,7 +81,7 @@ class Reason(StrEnum):
     INSUFFICIENT_GPU = (
         "InsufficientGPU",
         "No node that the pod may run on has enough free GPUs of resources.gpuResource.",
-        "Free GPUs, add a node, lower resources.gpu, or set rollout.strategy to Swap or Replace (no spare ones needed).",
+        "Free GPUs, add a node, lower resources.gpu, or set rollout.strategy to Swap or Replace (these need no more).",
     )
     UNSCHEDULABLE = (
         "Unschedulable",
@@ -138,8 +138,7 @@ class Reason(StrEnum):
     )
     OUT_OF_MEMORY = (
         "OutOfMemory",
-        "The model needs more memory than resources.memory (the kernel killed the container), than the GPU has, or, in a "
-        "Swap, than is left beside the old one.",
+        "It needs more memory than the container has (the kernel killed it), or the GPU, or is left beside another.",
         "Raise resources.memory, or lower server.instances or server.batching.maxRows, or serve a smaller model.",
         PERMANENT,
     )

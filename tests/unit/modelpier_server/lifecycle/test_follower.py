@@ -142,7 +142,7 @@ async def test_a_candidate_that_does_not_fit_is_not_loaded(
 
 
 async def test_a_candidate_that_fits_is_loaded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "room", lambda: memory.Room(left=40 << 20, limit=64 << 20))
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(left=50 << 20, limit=64 << 20))
     bench.apply(model("a"), model("b", weight=0, role=Role.CANDIDATE))
     await bench.reach(a=READY, b=READY)
 
