@@ -1,4 +1,4 @@
-"""One pass over one ModelDeployment: observe, judge, apply, Events, status; and the workers that take keys from the queue.
+"""One pass over one ModelDeployment: observe, judge, apply, tell, status; and the workers that take keys from a queue.
 
 A pass is given a name and nothing else, reads everything from caches and enforces everything: it may be cut off at any
 point and be repeated from the start. Started by `process` once this process leads and the caches are complete.
