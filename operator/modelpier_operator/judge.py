@@ -31,6 +31,7 @@ from modelpier_operator.desired import network, pod
 from modelpier_operator.desired.children import Wish, children
 from modelpier_operator.settings import PlanKeys, Settings
 from modelpier_operator.status import status
+from modelpier_operator.tidings import tidings
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def judge(observed: Observed, settings: Settings, keys: PlanKeys, now: datetime)
         return Outcome((), (), observed.md.get("status") or {})  # the garbage collector does the rest
     asked = _ask(facts, settings, keys)
     if isinstance(asked, Finding):
-        return Outcome((), (), status(View(observed, facts, now, refusal=asked), settings))
+        refused = View(observed, facts, now, refusal=asked)
+        told = status(refused, settings)
+        return Outcome((), (), told, tidings(refused, told))
     return _carry_out(observed, asked, _situation(observed, facts, asked, now), settings, keys)
 
 
@@ -210,10 +213,12 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
     wanted = children(wish, settings)
     draining, wait = _draining(facts, sets, selected, s.now)
     view = View(observed, facts, s.now, decision, sets, selected, asked.replicas, asked.refusal)
+    told = status(view, settings)
     return Outcome(
         children=wanted,
         delete=_surplus(facts, wanted, draining | {o.name for o in orphans}),
-        status=status(view, settings),
+        status=told,
+        tidings=tidings(view, told),
         pushes=tuple(push for g in sets for push in plan.pushes(g.live, plans[g.name])),
         follow=tuple(pod for g in sets for pod in plan.unsettled(g.live, plans[g.name], g.candidate)),
         requeue_after=min((t for t in (decision.wake_after, wait) if t), default=None),

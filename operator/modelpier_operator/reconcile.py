@@ -1,4 +1,4 @@
-"""One pass over one ModelDeployment: observe, judge, apply, status; and the workers that take keys from the queue.
+"""One pass over one ModelDeployment: observe, judge, apply, tell, status; and the workers that take keys from a queue.
 
 A pass is given a name and nothing else, reads everything from caches and enforces everything: it may be cut off at any
 point and be repeated from the start. Started by `process` once this process leads and the caches are complete.
@@ -16,6 +16,7 @@ from modelpier_operator.cluster import errors
 from modelpier_operator.cluster.apply import Applied, Applier, OwnerGoneError
 from modelpier_operator.cluster.caches import Caches
 from modelpier_operator.cluster.client import Api
+from modelpier_operator.cluster.events import EventWriter
 from modelpier_operator.cluster.kinds import Key
 from modelpier_operator.cluster.observe import observe, owner_key
 from modelpier_operator.cluster.queue import Queue
@@ -56,6 +57,7 @@ class Reconciler:
         self._judge, self._settings, self._keys, self._now = judge, settings, keys, now
         self._telemetry, self._may_write = telemetry, may_write
         self._applier = Applier(api, caches, telemetry)
+        self._events = EventWriter(api)
         self._status = StatusWriter(api, caches.deployments)
         self._problems: dict[Key, tuple[Problem, ...]] = {}
 
@@ -117,6 +119,7 @@ class Reconciler:
         if md is None:
             self._forget(key)
             return
+        await self._events.write(md, outcome.tidings, self._now())
         await self._status.write(md, outcome.status)
         self._attend(key, md, outcome)
         if applied.problems or applied.waiting or not settled:

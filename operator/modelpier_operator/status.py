@@ -210,7 +210,7 @@ def _rollout(view: View) -> dict[str, Any]:
     if view.decision is None:
         return {}
     placement = view.decision.wanted.memory.placement
-    made = {"phase": view.decision.phase.value}
+    made = {"revision": view.decision.wanted.name, "phase": view.decision.phase.value}
     if placement:
         made |= {"strategy": placement.chosen.value, "reason": placement.why}
     return made

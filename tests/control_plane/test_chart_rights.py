@@ -143,8 +143,15 @@ def eventually(what: str, condition: Callable[[], bool]) -> None:
     wait_for(what, condition, 90)
 
 
+def told(control_plane: ControlPlane, namespace: str) -> list[tuple[str, str, int]]:
+    """Events about ModelDeployments."""
+    about = "involvedObject.kind=ModelDeployment"
+    found = control_plane.kubectl("get", "events", "-n", namespace, "--field-selector", about, "-o", "json")
+    return [(event["type"], event["reason"], event["count"]) for event in json.loads(found)["items"]]
+
+
 def life(control_plane: ControlPlane, namespace: str) -> None:
-    """Everything that the operator does to a ModelDeployment's children: create, change, delete."""
+    """Everything that the operator does to a ModelDeployment's children: create, change, delete; and what it tells."""
 
     def settled() -> bool:
         return is_settled(control_plane, namespace, "m")
@@ -157,6 +164,9 @@ def life(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("apply", "-f", "-", stdin=model("m", namespace, version="2", replicas=1))
     revisions = ("get", "controllerrevisions", "-n", namespace, "-l", MANAGED, "-o", "name")
     eventually("a second revision", lambda: len(control_plane.kubectl(*revisions).split()) == 2 and settled())
+    override = {"podTemplate": {"spec": {"hostNetwork": True}}}
+    control_plane.kubectl("apply", "-f", "-", stdin=model("m", namespace, version="3", replicas=1, resources=override))
+    eventually("an Event", lambda: ("Warning", "PodOverridesForbidden", 1) in told(control_plane, namespace))
     control_plane.kubectl("delete", "md/m", "-n", namespace, "--wait")
     eventually("the children's end", lambda: not children(control_plane, namespace))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelpier_operator import names
-from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact, Observed, Outcome, Problem, Ref
+from modelpier_operator.decide.facts import Capacity, GpuPod, NodeFact, Observed, Outcome, Problem, Ref, Tiding
 from modelpier_operator.judge import judge
 from modelpier_operator.settings import PlanKeys, Settings
 from support.builders import GPU, KEYS, settings
@@ -40,6 +40,8 @@ class Operator:
     """Deployments that the API server does not take."""
     problems: tuple[Problem, ...] = ()
     outcomes: list[Outcome] = field(default_factory=list)
+    told: dict[str, Tiding] = field(default_factory=dict)
+    """Events by name."""
 
     def edit(self, **spec: Any) -> None:
         """As a user would: a changed spec is a new generation."""
@@ -77,6 +79,8 @@ class Operator:
             return True
         for push in outcome.pushes:
             self.world.push(push.pod_uid, push.plan, push.signature)
+        for tiding in outcome.tidings:
+            self.told.setdefault(tiding.name, tiding)
         changed = bool(todo) or outcome.status != self.md.get("status")
         self.md = {**self.md, "status": outcome.status}
         return changed

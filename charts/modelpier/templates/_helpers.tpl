@@ -103,6 +103,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   resources: [replicasets]
   verbs: [list, watch]
 - apiGroups: [""]
-  resources: [pods, events]
+  resources: [pods]
   verbs: [list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, watch, create]
 {{- end -}}

@@ -66,6 +66,8 @@ class RevisionStatus(Section):
 class RolloutStatus(Section):
     """The way from one revision to the next."""
 
+    revision: Word | None = None
+    """Name of the revision that the spec asks for."""
     strategy: Word | None = None
     """Surge, Swap or Replace: what was chosen."""
     reason: Word | None = None

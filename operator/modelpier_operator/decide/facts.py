@@ -101,6 +101,18 @@ class PlanPush:
 
 
 @dataclass(frozen=True)
+class Tiding:
+    """An Event about the ModelDeployment."""
+
+    name: str
+    """Of the Event: the same thing is told under the same name."""
+    kind: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a pass wants, whole: the same input always gives the same outcome."""
 
@@ -110,6 +122,8 @@ class Outcome:
     """Owned objects that must go."""
     status: Manifest
     """The complete status."""
+    tidings: tuple[Tiding, ...] = ()
+    """To be told before the status is written."""
     pushes: tuple[PlanPush, ...] = ()
     follow: tuple[tuple[str, str], ...] = ()
     """(pod uid, pod ip) of pods whose report is still expected to change."""
