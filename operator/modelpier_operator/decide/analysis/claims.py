@@ -1,0 +1,118 @@
+"""What the gates claim about one block: the questions to which `wealth` keeps the evidence.
+
+Each gate has two claims. "At most what is tolerated": evidence against it fails the candidate. "At least what is
+refused" (twice the limit): evidence against it lets the candidate pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from modelpier_operator.decide.analysis.bets import Reference
+from modelpier_operator.decide.analysis.gates import FLOOR, Gates, Latency, Rate
+from modelpier_operator.decide.analysis.samples import Block, Counts, shared
+from modelpier_operator.decide.analysis.survival import Past
+
+LEARNT = 100
+"""Stable requests before latency is compared: which bounds to look at has to be known."""
+BURST = 1.5
+"""What one block may add to the evidence that latency is worse (a factor of 4.5): requests that wait for the same
+hiccup are slow together, and say no more than one."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    gate: str
+    slot: str
+    """Latency has two for a quantile: the bounds below and above it."""
+    bad: int
+    of: int
+    tolerated: Reference
+    refused: Reference
+    sound: tuple[float, float]
+    """Shares of bad requests that a good candidate may have."""
+    most: float = float("inf")
+    """What this block may add."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.gate}/{self.slot}" if self.slot else self.gate
+
+
+def gate_names(gates: Gates) -> tuple[str, ...]:
+    """Of all that is judged by evidence; memory is not."""
+    rates = (("errors", gates.errors), ("nonfinite", gates.nonfinite))
+    kinds = [(name, kind, getattr(rate, kind)) for name, rate in rates if rate for kind in ("most", "worse")]
+    found = [f"{name}.{kind}" for name, kind, limit in kinds if limit is not None]
+    found += [latency_name(gate) for gate in gates.latency]
+    return (*found, "agreement") if gates.agreement is not None else tuple(found)
+
+
+def latency_name(gate: Latency) -> str:
+    return f"p{100 * gate.quantile:g}"
+
+
+def alone(gates: Gates, block: Block) -> Iterator[Claim]:
+    """What concerns the candidate, whatever the stable version does."""
+    of = block.candidate
+    for name, rate, bad in _rates(gates, of):
+        if rate.most is not None:
+            yield _absolute(f"{name}.most", bad, of.requests, rate.most)
+    if gates.agreement is not None:
+        yield _absolute("agreement", of.compared - of.agreed, of.compared, 1 - gates.agreement)
+
+
+def compared(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
+    """What concerns both; `past`: the stable version's requests before this block."""
+    of = block.candidate
+    for name, rate, bad in _rates(gates, of):
+        if rate.worse is not None:
+            counts = (_bad(name, block.stable), block.stable.requests)
+            expected = (_bad(name, past) + 0.1) / (past.requests + 10)
+            yield _relative(f"{name}.worse", (bad, of.requests), counts, expected, rate.worse)
+    yield from _latency(gates, block, past)
+
+
+def _rates(gates: Gates, counts: Counts) -> Iterator[tuple[str, Rate, int]]:
+    for name, rate in (("errors", gates.errors), ("nonfinite", gates.nonfinite)):
+        if rate is not None:
+            yield name, rate, _bad(name, counts)
+
+
+def _bad(name: str, counts: Counts) -> int:
+    return counts.failed if name == "errors" else counts.nonfinite
+
+
+def _absolute(gate: str, bad: int, of: int, limit: float) -> Claim:
+    refused = max(2 * limit, FLOOR)
+    return Claim(gate, "", bad, of, Reference(margin=limit), Reference(margin=refused), (refused / 8, refused / 3))
+
+
+def _relative(gate: str, candidate: tuple[int, int], stable: tuple[int, int], expected: float, worse: float) -> Claim:
+    bad, of = stable
+    refused = max(2 * worse, FLOOR)
+    tolerated = Reference(of=of, bad=bad, margin=worse, expected=expected)
+    unbearable = Reference(of=of, bad=bad, margin=refused, expected=expected)
+    return Claim(gate, "", *candidate, tolerated, unbearable, (expected, expected + refused / 3))
+
+
+def _latency(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
+    candidate, stable, before = block.candidate.latency, block.stable.latency, past.latency
+    if before.total < LEARNT or not candidate.total or not stable.total:
+        return
+    bounds = tuple(bound for bound in shared(candidate, stable) if bound in before.bounds)
+    if not bounds:
+        return
+    candidate, stable = candidate.restricted(bounds), stable.restricted(bounds)
+    known = Past(before.restricted(bounds))
+    for gate in gates.latency:
+        for slot, index in zip(("below", "above"), known.bounds(gate.quantile), strict=True):
+            if index is not None:
+                tolerated = known.reference(index, gate.ratio, stable)
+                refused = known.reference(index, gate.ratio**2, stable)
+                same = known.share(index)
+                sound = (same, sqrt(same * refused.expected))
+                counts = (candidate.above(index), candidate.total)
+                yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST)
