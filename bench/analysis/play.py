@@ -1,4 +1,4 @@
-"""Plays a scenario: traffic, scrapes and verdicts, until 2,000 candidate requests or five minutes have gone by."""
+"""Plays a scenario: traffic, scrapes and verdicts, until enough candidate requests or minutes have gone by."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from bench.analysis.referee import Referee
 from bench.analysis.scenarios import Scenario
-from bench.analysis.traffic import INTERVAL, blocks
+from bench.analysis.traffic import INTERVAL, PER_POD, Side, Traffic
 from bench.analysis.twin import Twin
 from modelpier_operator.decide.analysis.gates import Gates
 
 GATES = Gates()
-REQUESTS, SECONDS = 2_000, 300.0
 REFEREED = 25
 """Runs of each chunk that the real analysis plays as well."""
 NEVER = 0
 """Looks are counted from 1."""
 
 Ints = NDArray[np.int64]
+Rows = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,55 @@ class Played:
     """Candidate's requests until the first verdict."""
 
     @property
-    def rolled_back(self) -> NDArray[np.bool_]:
+    def rolled_back(self) -> Rows:
         return np.asarray((self.failed > 0) & ((self.passed == NEVER) | (self.failed <= self.passed)))
 
     @property
-    def promoted(self) -> NDArray[np.bool_]:
+    def promoted(self) -> Rows:
         return np.asarray((self.passed > 0) & ~self.rolled_back)
 
 
 def play(scenario: Scenario, runs: int, seed: int) -> Played:
     """One chunk. The same seed gives the same runs."""
     random = np.random.default_rng([seed, zlib.crc32(f"{scenario}".encode())])
+    traffic = Traffic(random, runs, scenario.candidate, scenario.stable_pods)
     twin, referee = Twin(runs, GATES), Referee(min(runs, REFEREED), GATES)
-    passed, failed, bad, requests, seen = (np.zeros(runs, dtype=np.int64) for _ in range(5))
-    intervals = int(SECONDS / INTERVAL)
-    for look, (candidate, stable) in enumerate(
-        blocks(random, runs, scenario.candidate, scenario.stable_pods, intervals), start=1
-    ):
-        going = (seen < REQUESTS) & (failed == NEVER)
+    played = Played(*(np.zeros(runs, dtype=np.int64) for _ in range(4)))
+    ids, seen = np.arange(runs), np.zeros(runs, dtype=np.int64)
+    for look in range(1, int(scenario.seconds / INTERVAL) + 1):
+        candidate, stable = traffic.interval()
+        fails, passes = twin.look(candidate, stable)
+        referee.look(look * INTERVAL, ids, (candidate, stable), (fails, passes))
+        _note(played, ids, look, candidate, (fails, passes))
+        seen += candidate.answered + candidate.failed
+        going = (seen < scenario.requests) & ~fails
         if not going.any():
             break
-        seen += candidate.answered + candidate.failed
-        fails, passes = twin.look(candidate, stable)
-        bad += np.where(going, candidate.failed, 0)
-        requests += np.where(going & (passed == NEVER), candidate.answered + candidate.failed, 0)
-        referee.look(look * INTERVAL, candidate, stable)
-        failed[going & fails] = look
-        passed[going & passes & ~fails & (passed == NEVER)] = look
-        referee.compare(look, fails, passes, going)
-    return Played(passed, failed, bad, requests)
+        ids, seen = ids[going], seen[going]
+        traffic.keep(going)
+        twin.keep(going)
+    return played
+
+
+def _note(played: Played, ids: Ints, look: int, candidate: Side, verdicts: tuple[Rows, Rows]) -> None:
+    fails, passes = verdicts
+    undecided = played.passed[ids] == NEVER
+    played.bad[ids] += candidate.failed
+    played.requests[ids] += np.where(undecided, candidate.answered + candidate.failed, 0)
+    played.failed[ids[fails]] = look
+    played.passed[ids[passes & ~fails & undecided]] = look
+
+
+def differences(scenario: Scenario, runs: int, seed: int) -> NDArray[np.float64]:
+    """What one look at the end would see that knew the true p99: how much larger the candidate's share beyond it is."""
+    random = np.random.default_rng([seed, zlib.crc32(f"{scenario}".encode())])
+    traffic = Traffic(random, runs, scenario.candidate, scenario.stable_pods)
+    slow, of = np.zeros((2, runs)), np.zeros((2, runs))
+    for _ in range(round(scenario.requests * 2 / sum(PER_POD))):
+        for row, side in enumerate(traffic.interval()):
+            slow[row] += side.slow
+            of[row] += side.answered
+    return np.asarray(slow[0] / of[0] - slow[1] / of[1])
 
 
 def joined(parts: list[Played]) -> Played:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.traffic import Side
@@ -13,31 +14,32 @@ from modelpier_operator.decide.analysis.samples import Block, Counts, Histogram
 from modelpier_operator.decide.analysis.state import State
 from modelpier_server.telemetry import SECONDS
 
+Rows = NDArray[Any]
+
 
 class TwinIsWrongError(Exception):
     """The simulation would be of something else than what decides."""
 
 
 class Referee:
-    """Follows the first `runs` rows."""
+    """Follows the runs with the lowest numbers."""
 
     def __init__(self, runs: int, gates: Gates) -> None:
         self._gates = gates
         self._states = [State() for _ in range(runs)]
-        self._verdicts = [Outcome.CONTINUE for _ in range(runs)]
 
-    def look(self, elapsed: float, candidate: Side, stable: Side) -> None:
-        for row, state in enumerate(self._states):
-            if self._verdicts[row] is not Outcome.FAIL:
-                block = Block(_counts(candidate, row), _counts(stable, row))
-                self._states[row], verdict = look(state, block, self._gates, elapsed)
-                self._verdicts[row] = verdict.outcome
-
-    def compare(self, number: int, fails: NDArray[Any], passes: NDArray[Any], going: NDArray[Any]) -> None:
-        for row, outcome in enumerate(self._verdicts):
-            twin = Outcome.FAIL if fails[row] else Outcome.PASS if passes[row] else Outcome.CONTINUE
-            if going[row] and outcome is not twin:
-                raise TwinIsWrongError(f"run {row}, look {number}: the analysis says {outcome}, its twin {twin}")
+    def look(self, elapsed: float, ids: Rows, sides: tuple[Side, Side], verdicts: tuple[Rows, Rows]) -> None:
+        """`ids`: which runs the rows of all others are, ascending."""
+        for row in range(int(np.searchsorted(ids, len(self._states)))):
+            run = int(ids[row])
+            candidate, stable = (_counts(side, row) for side in sides)
+            self._states[run], verdict = look(self._states[run], Block(candidate, stable), self._gates, elapsed)
+            fails, passes = (bool(rows[row]) for rows in verdicts)
+            twin = Outcome.FAIL if fails else Outcome.PASS if passes else Outcome.CONTINUE
+            if verdict.outcome is not twin and verdict.outcome is not Outcome.PAUSE:
+                raise TwinIsWrongError(
+                    f"run {run} after {elapsed} s: the analysis says {verdict.outcome}, its twin {twin}"
+                )
 
 
 def _counts(side: Side, row: int) -> Counts:

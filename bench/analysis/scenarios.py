@@ -16,6 +16,9 @@ class Scenario:
     """Percent of the requests that the candidate gets; the rest goes to pods as busy as its own."""
     verdict: str = ""
     """FAIL or PASS where there is a target: at most one run in a hundred may miss it."""
+    requests: int = 2_000
+    seconds: float = 300.0
+    """Whichever comes first ends the run."""
 
     @property
     def stable_pods(self) -> int:
@@ -37,7 +40,12 @@ TARGETS: Sequence[Scenario] = tuple(
 ALL_BAD: Sequence[Scenario] = tuple(
     Scenario("every answer bad", Version(errors=1.0), weight, "FAIL") for weight in (10, 50)
 )
+LONGER: Sequence[Scenario] = tuple(
+    Scenario(f"{scenario.name}; 6,000 requests or 10 minutes", scenario.candidate, 10, "", 6_000, 600.0)
+    for scenario in (TARGETS[0], TARGETS[6])
+)
 CURVE: Sequence[Scenario] = (
+    *LONGER,
     *(
         Scenario(f"errors 0.5 % -> {100 * rate:g} %", Version(errors=rate), 50)
         for rate in (0.0075, 0.01, 0.015, 0.02, 0.03)

@@ -47,6 +47,12 @@ class Claim:
     asked: Array
     """Rows in which this claim is made in this block."""
     most: float = np.inf
+    accuses: Array | None = None
+    """Rows in which it may fail the candidate; None: in all."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.gate}/{self.slot}" if self.slot else self.gate
 
 
 def evidence(bad: Array, of: Array, r: Reference, share: Array) -> Array:
@@ -92,7 +98,7 @@ class Wealth:
         return np.asarray(np.logaddexp.reduce(self.good, axis=1))
 
     def after(self, claim: Claim) -> None:
-        rows = claim.asked
+        rows = claim.asked if claim.accuses is None else claim.asked & claim.accuses
         spent = self.cash - wealth.CASH * wealth.MOMENTS / (wealth.MOMENTS + self.blocks + 1)
         fresh = np.log(spent / len(wealth.ODDS))
         limit = claim.tolerated.limit
@@ -103,7 +109,7 @@ class Wealth:
             self.worse[rows, effect] = grown[rows]
         for size, sound in enumerate(claim.sound):
             share = np.minimum(sound, 0.8 * claim.refused.limit)
-            self.good[rows, size] += evidence(claim.bad, claim.of, claim.refused, share)[rows]
+            self.good[claim.asked, size] += evidence(claim.bad, claim.of, claim.refused, share)[claim.asked]
         self.blocks[rows] += 1
 
 
@@ -168,14 +174,11 @@ class Twin:
     def look(self, candidate: Side, stable: Side) -> tuple[Array, Array]:
         """(rows that fail, rows that would pass) by what is known now."""
         self.requests += candidate.answered + candidate.failed
-        asked: dict[str, Array] = {}
         for claim in self._claims(candidate, stable):
-            key = f"{claim.gate}/{claim.slot}" if claim.slot else claim.gate
-            self._of(key).after(claim)
-            asked[key] = claim.asked
+            self._of(claim.key).after(claim)
         failed, answered, upto = self.past
         self.past = failed + stable.failed, answered + stable.answered, upto + stable.upto
-        return self._fail(), self._pass(asked)
+        return self._fail(), self._pass()
 
     def _claims(self, candidate: Side, stable: Side) -> Iterator[Claim]:
         _, answered, upto = self.past
@@ -193,8 +196,8 @@ class Twin:
                     same = known.share(index)
                     sound = (same, np.sqrt(same * refused.expected))
                     bad = candidate.answered - candidate.upto[np.arange(self.runs), index]
-                    name, of, asked = claims.latency_name(gate), candidate.answered, ready & near
-                    yield Claim(name, slot, bad, of, tolerated, refused, sound, asked, claims.BURST)
+                    name, of = claims.latency_name(gate), candidate.answered
+                    yield Claim(name, slot, bad, of, tolerated, refused, sound, ready, claims.BURST, near)
 
     def _errors(self, candidate: Side, stable: Side, worse: float) -> Claim:
         failed, answered, _ = self.past
@@ -213,17 +216,20 @@ class Twin:
             found |= np.logaddexp.reduce(against, axis=0) - log(len(keys)) >= log(len(kept) / self.gates.false_alarm)
         return found
 
-    def _pass(self, asked: dict[str, Array]) -> Array:
-        found, nowhere = self.requests >= self.gates.minimum_samples, np.zeros(self.runs, dtype=bool)
+    def _pass(self) -> Array:
+        found = self.requests >= self.gates.minimum_samples
         for keys in claims.keys(self.gates).values():
-            now = {key: asked.get(key, nowhere) for key in keys}
-            some = np.logical_or.reduce(list(now.values()))
             for key in keys:
-                known = self._of(key)
-                good = known.in_favour >= log(1 / self.gates.missed)
-                found &= good | (some & ~now[key]) | (~some & (known.blocks == 0))
-            found &= np.logical_or.reduce([self._of(key).blocks > 0 for key in keys])
+                found &= self._of(key).in_favour >= log(1 / self.gates.missed)
         return np.asarray(found)
+
+    def keep(self, rows: Array) -> None:
+        """The others have had their verdicts."""
+        self.runs, self.requests = int(rows.sum()), self.requests[rows]
+        failed, answered, upto = self.past
+        self.past = failed[rows], answered[rows], upto[rows]
+        for key, known in self.wealth.items():
+            self.wealth[key] = Wealth(known.blocks[rows], known.worse[rows], known.good[rows])
 
     def _of(self, key: str) -> Wealth:
         return self.wealth.setdefault(key, Wealth.start(self.runs))

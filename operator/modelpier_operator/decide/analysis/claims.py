@@ -15,6 +15,8 @@ from modelpier_operator.decide.analysis.gates import FLOOR, Gates, Latency, Rate
 from modelpier_operator.decide.analysis.samples import Block, Counts, shared
 from modelpier_operator.decide.analysis.survival import Past
 
+SLOTS = ("below", "above")
+"""Latency has two claims for a quantile: at the bounds below and above it."""
 LEARNT = 100
 """Stable requests before latency is compared: which bounds to look at has to be known."""
 BURST = 1.5
@@ -26,7 +28,7 @@ hiccup are slow together, and say no more than one."""
 class Claim:
     gate: str
     slot: str
-    """Latency has two for a quantile: the bounds below and above it."""
+    """One of SLOTS, for latency."""
     bad: int
     of: int
     tolerated: Reference
@@ -35,19 +37,23 @@ class Claim:
     """Shares of bad requests that a good candidate may have."""
     most: float = float("inf")
     """What this block may add."""
+    accuses: bool = True
+    """Whether it may fail the candidate; passing it has to speak for in any case."""
 
     @property
     def key(self) -> str:
         return f"{self.gate}/{self.slot}" if self.slot else self.gate
 
 
-def gate_names(gates: Gates) -> tuple[str, ...]:
-    """Of all that is judged by evidence; memory is not."""
+def keys(gates: Gates) -> dict[str, tuple[str, ...]]:
+    """By gate: the claims to which evidence is kept. Memory is judged without."""
     rates = (("errors", gates.errors), ("nonfinite", gates.nonfinite))
-    kinds = [(name, kind, getattr(rate, kind)) for name, rate in rates if rate for kind in ("most", "worse")]
-    found = [f"{name}.{kind}" for name, kind, limit in kinds if limit is not None]
-    found += [latency_name(gate) for gate in gates.latency]
-    return (*found, "agreement") if gates.agreement is not None else tuple(found)
+    kinds = [(f"{name}.{kind}", getattr(rate, kind)) for name, rate in rates if rate for kind in ("most", "worse")]
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name, limit in kinds if limit is not None}
+    for gate in gates.latency:
+        name = latency_name(gate)
+        found[name] = tuple(f"{name}/{slot}" for slot in SLOTS)
+    return {**found, "agreement": ("agreement",)} if gates.agreement is not None else found
 
 
 def latency_name(gate: Latency) -> str:
@@ -108,11 +114,10 @@ def _latency(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
     candidate, stable = candidate.restricted(bounds), stable.restricted(bounds)
     known = Past(before.restricted(bounds))
     for gate in gates.latency:
-        for slot, index in zip(("below", "above"), known.bounds(gate.quantile), strict=True):
-            if index is not None:
-                tolerated = known.reference(index, gate.ratio, stable)
-                refused = known.reference(index, gate.ratio**2, stable)
-                same = known.share(index)
-                sound = (same, sqrt(same * refused.expected))
-                counts = (candidate.above(index), candidate.total)
-                yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST)
+        for slot, (index, near) in zip(SLOTS, known.bounds(gate.quantile), strict=True):
+            tolerated = known.reference(index, gate.ratio, stable)
+            refused = known.reference(index, gate.ratio**2, stable)
+            same = known.share(index)
+            sound = (same, sqrt(same * refused.expected))
+            counts = (candidate.above(index), candidate.total)
+            yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST, accuses=near)

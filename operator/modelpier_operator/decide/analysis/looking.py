@@ -53,11 +53,11 @@ def look(
     """`elapsed`: seconds since the analysis began."""
     if state.failure:
         return state, Verdict(Outcome.FAIL, state.failure.message, state.failure.gate)
-    state, asked = _weigh(state, block, gates, max(elapsed, state.elapsed), holding)
+    state = _weigh(state, block, gates, max(elapsed, state.elapsed), holding)
     failure = _failure(state, block, gates, holding)
     if failure:
         return replace(state, failure=failure), Verdict(Outcome.FAIL, failure.message, failure.gate)
-    lacking = _lacking(state, gates, asked)
+    lacking = _lacking(state, gates)
     if not lacking and not state.paused:
         return state, Verdict(Outcome.PASS, words.passed(state, gates))
     if state.paused or state.elapsed - state.step_began >= gates.max_wait:
@@ -65,9 +65,7 @@ def look(
     return state, Verdict(Outcome.CONTINUE, words.going_on(state, gates, lacking), lacking)
 
 
-def _weigh(
-    state: State, block: Block, gates: Gates, elapsed: float, holding: Holding
-) -> tuple[State, tuple[Claim, ...]]:
+def _weigh(state: State, block: Block, gates: Gates, elapsed: float, holding: Holding) -> State:
     """Comparisons wait until both sides have had a request: without one of them there is nothing to compare with."""
     asked = list(claims.alone(gates, block))
     pending, seen = state.pending.plus(block), state.seen
@@ -82,7 +80,7 @@ def _weigh(
         pending=pending,
         wealth=_richer(state.wealth, asked),
         over_memory=state.over_memory + 1 if over(gates.memory, holding) else 0,
-    ), tuple(asked)
+    )
 
 
 def _richer(wealth: Mapping[str, Wealth], asked: Iterable[Claim]) -> Mapping[str, Wealth]:
@@ -99,37 +97,26 @@ def over(gate: Memory | None, holding: Holding) -> bool:
 
 def _failure(state: State, block: Block, gates: Gates, holding: Holding) -> Failure | None:
     """All gates share the probability of a false alarm."""
-    names = claims.gate_names(gates)
-    for name in names:
-        if _against(state.wealth, name) >= log(len(names) / gates.false_alarm):
+    kept = claims.keys(gates)
+    for name, keys in kept.items():
+        if _against(state.wealth, keys) >= log(len(kept) / gates.false_alarm):
             return Failure(name, words.failed(name, state, block, gates))
     if state.over_memory >= PATIENCE and gates.memory and holding.candidate is not None:
         return Failure("memory", words.too_large(holding.candidate, holding.stable, gates.memory))
     return None
 
 
-def _against(wealth: Mapping[str, Wealth], gate: str) -> float:
-    """The slots of a quantile share its money."""
-    found = [value.against for key, value in wealth.items() if _gate(key) == gate]
-    return total(found) - log(len(SLOTS) if gate.startswith("p") else 1) if found else 0.0
+def _against(wealth: Mapping[str, Wealth], keys: tuple[str, ...]) -> float:
+    """The claims of a gate share its money."""
+    return total(wealth.get(key, Wealth()).against for key in keys) - log(len(keys))
 
 
-SLOTS = ("below", "above")
-
-
-def _gate(key: str) -> str:
-    return key.partition("/")[0]
-
-
-def _lacking(state: State, gates: Gates, asked: Iterable[Claim]) -> str | None:
-    """What keeps this step from passing; every bound that speaks for a quantile has to."""
+def _lacking(state: State, gates: Gates) -> str | None:
+    """What keeps this step from passing; both bounds of a quantile have to speak for it."""
     if state.step_requests < gates.minimum_samples:
         return "minimum_samples"
     enough = log(1 / gates.missed)
-    asked_now = {claim.key for claim in asked}
-    for name in claims.gate_names(gates):
-        keys = [key for key in state.wealth if _gate(key) == name]
-        needed = [key for key in keys if key in asked_now] or keys
-        if not needed or min(state.wealth[key].in_favour for key in needed) < enough:
+    for name, keys in claims.keys(gates).items():
+        if min(state.wealth.get(key, Wealth()).in_favour for key in keys) < enough:
             return name
     return "memory" if state.over_memory else None

@@ -20,7 +20,9 @@ from modelpier_operator.decide.analysis.samples import Histogram
 FIRST = 2.5
 """What lies below the lowest bound is taken to lie above this part of it."""
 NEAR = 4.0
-"""A bound speaks for a quantile while its share's odds are within this factor of the quantile's."""
+"""A bound speaks against a quantile while its share's odds are within this factor of the quantile's: that a twelfth of
+all requests are slower is no matter of p99.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Past:
     def share(self, index: int) -> float:
         return (self.seen.above(index) + 0.5) / (self.seen.total + 1.0)
 
-    def bounds(self, quantile: float) -> Iterator[int | None]:
-        """Indices of the bounds below and above the quantile; None for one too far away to speak for it."""
+    def bounds(self, quantile: float) -> Iterator[tuple[int, bool]]:
+        """Indices of the bounds below and above the quantile, and whether each is near enough to speak against it."""
         tail = 1 - quantile
         count = len(self.seen.bounds)
         upper = next((i for i in range(count) if self.share(i) <= tail), count - 1)
@@ -41,7 +43,7 @@ class Past:
         far = [abs(_log_odds(self.share(i)) - _log_odds(tail)) for i in pair]
         nearest = min(far)
         for index, distance in zip(pair, far, strict=True):
-            yield index if distance <= log(NEAR) or distance == nearest else None
+            yield index, distance <= log(NEAR) or distance == nearest
 
     def reference(self, index: int, ratio: float, now: Histogram) -> Reference:
         """For claims that compare the candidate's share above that bound with the stable one's above bound/ratio."""

@@ -51,6 +51,9 @@ class Wealth:
     def after(self, claim: Claim) -> Wealth:
         if not claim.of:
             return self
+        good = (self.good[0] + _in_favour(claim, 0), self.good[1] + _in_favour(claim, 1))
+        if not claim.accuses:
+            return replace(self, good=good)
         spent = self.cash - replace(self, blocks=self.blocks + 1).cash
         fresh = log(spent / len(ODDS))
         return Wealth(
@@ -59,7 +62,7 @@ class Wealth:
                 min(CERTAIN, total((old, fresh)) + _against(claim, odds))
                 for old, odds in zip(self.worse, ODDS, strict=True)
             ),
-            (self.good[0] + _in_favour(claim, 0), self.good[1] + _in_favour(claim, 1)),
+            good,
         )
 
     def anew(self) -> Wealth:

@@ -44,7 +44,7 @@ def _slow(gate: Latency, seen: Block) -> str:
     """Of the bounds that speak for the quantile, the one at which the two differ most."""
     bounds = shared(seen.candidate.latency, seen.stable.latency)
     ours, theirs = (side.latency.restricted(bounds) for side in (seen.candidate, seen.stable))
-    near = [index for index in Past(theirs).bounds(gate.quantile) if index is not None]
+    near = [index for index, speaks in Past(theirs).bounds(gate.quantile) if speaks]
     index = max(near, key=lambda i: Past(ours).share(i) / Past(theirs).share(i))
     return (
         f"{_share(ours.above(index), ours.total)} requests of the candidate took longer than {bounds[index]:g} s, and "
@@ -61,7 +61,7 @@ def too_large(candidate: int, stable: int | None, gate: Memory) -> str:
 
 
 def passed(state: State, gates: Gates) -> str:
-    names = ", ".join(claims.gate_names(gates)) or "no gate"
+    names = ", ".join(claims.keys(gates)) or "no gate"
     return f"{state.step_requests:,} requests in {_seconds(state)} are enough to trust the candidate ({names})."
 
 
