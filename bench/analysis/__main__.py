@@ -12,37 +12,72 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-CHUNK = 1_000
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported; each core has a process of its own
+
+from bench.analysis import play, report, scenarios
+from bench.analysis.scenarios import Scenario
+
+CHUNK = 2_500
+REFEREED = 25
+"""Runs of each scenario that the real analysis plays as well."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.analysis", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="per scenario (default 10,000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-curve", action="store_true", help="leave out the effects that have no target")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
-    options = parser.parse_args(arguments)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread per process is what the pool expects
-    from bench.analysis import play, report, scenarios  # noqa: PLC0415 - numpy reads that when it is imported
+    return parser.parse_args(arguments)
 
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
     began, cores = time.monotonic(), len(os.sched_getaffinity(0))
-    tables = [("Targets", scenarios.TARGETS, report.targets), ("Broken", scenarios.ALL_BAD, report.all_bad)]
-    if not options.no_curve:
-        tables.append(("Smaller and other effects", scenarios.CURVE, report.curve))
-    missed = 0
     with ProcessPoolExecutor(cores) as pool:
-        sizes = [min(CHUNK, options.runs - start) for start in range(0, options.runs, CHUNK)]
-        started = {
-            scenario: [pool.submit(play.play, scenario, n, options.seed + 1000 * i) for i, n in enumerate(sizes)]
-            for _, group, _ in tables
-            for scenario in group
+        runs = Runs(pool, options.runs, options.seed)
+        wanted = [*scenarios.TARGETS, *scenarios.ALL_BAD, *(() if options.no_curve else scenarios.CURVE)]
+        runs.start(wanted)
+        rows = [runs.played(scenario) for scenario in scenarios.TARGETS]
+        print(f"## Targets\n\n{report.targets(rows)}\n", flush=True)
+        broken = [runs.played(scenario) for scenario in scenarios.ALL_BAD]
+        print(f"## A broken candidate\n\n{report.all_bad(broken)}\n", flush=True)
+        print(f"## What can be known\n\n{report.bounds(runs.differences())}\n", flush=True)
+        if not options.no_curve:
+            print(f"## Other effects\n\n{report.curve(map(runs.played, scenarios.CURVE))}\n")
+    print(f"{options.runs:,} runs each, seed {options.seed}, {cores} cores, {time.monotonic() - began:.0f} s.")
+    return int(options.check and report.misses([*rows, *broken]) > 0)
+
+
+class Runs:
+    """Everything in the pool at once, in chunks with seeds of their own."""
+
+    def __init__(self, pool: ProcessPoolExecutor, runs: int, seed: int) -> None:
+        self._pool, self._seed = pool, seed
+        self._sizes = [min(CHUNK, runs - start) for start in range(0, runs, CHUNK)]
+
+    def start(self, wanted: Sequence[Scenario]) -> None:
+        self._plays = {
+            scenario: [
+                self._pool.submit(play.play, scenario, runs, seed, 0 if number else REFEREED)
+                for number, (runs, seed) in enumerate(self._chunks())
+            ]
+            for scenario in wanted
         }
-        for title, group, show in tables:
-            rows = [(s, play.joined([part.result() for part in started[s]])) for s in group]
-            missed += report.misses(rows)
-            print(f"\n## {title}\n\n{show(rows)}", flush=True)
-    print(f"\n{options.runs:,} runs each, seed {options.seed}, {cores} cores, {time.monotonic() - began:.0f} s.")
-    return int(options.check and missed > 0)
+        self._differences = {
+            scenario: [self._pool.submit(play.differences, scenario, *chunk) for chunk in self._chunks()]
+            for scenario in scenarios.TARGETS
+            if scenario.candidate.errors == scenarios.TARGETS[0].candidate.errors
+        }
+
+    def _chunks(self) -> list[tuple[int, int]]:
+        return [(runs, self._seed + 1000 * number) for number, runs in enumerate(self._sizes)]
+
+    def played(self, scenario: Scenario) -> report.Row:
+        return scenario, play.joined([part.result() for part in self._plays[scenario]])
+
+    def differences(self) -> dict[Scenario, report.Differences]:
+        return {scenario: [part.result() for part in parts] for scenario, parts in self._differences.items()}
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from bench.analysis.twin import Twin
 from modelpier_operator.decide.analysis.gates import Gates
 
 GATES = Gates()
-REFEREED = 25
-"""Runs of each chunk that the real analysis plays as well."""
 NEVER = 0
 """Looks are counted from 1."""
 
@@ -47,11 +45,11 @@ class Played:
         return np.asarray((self.passed > 0) & ~self.rolled_back)
 
 
-def play(scenario: Scenario, runs: int, seed: int) -> Played:
-    """One chunk. The same seed gives the same runs."""
+def play(scenario: Scenario, runs: int, seed: int, refereed: int) -> Played:
+    """One chunk. The same seed gives the same runs. `refereed`: how many of them the real analysis plays as well."""
     random = np.random.default_rng([seed, zlib.crc32(f"{scenario}".encode())])
     traffic = Traffic(random, runs, scenario.candidate, scenario.stable_pods)
-    twin, referee = Twin(runs, GATES), Referee(min(runs, REFEREED), GATES)
+    twin, referee = Twin(runs, GATES), Referee(min(runs, refereed), GATES)
     played = Played(*(np.zeros(runs, dtype=np.int64) for _ in range(4)))
     ids, seen = np.arange(runs), np.zeros(runs, dtype=np.int64)
     for look in range(1, int(scenario.seconds / INTERVAL) + 1):

@@ -6,7 +6,7 @@ It follows `modelpier_operator.decide.analysis` line by line for the gates that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log
 from typing import Any
@@ -74,6 +74,12 @@ def evidence(bad: Array, of: Array, r: Reference, share: Array) -> Array:
     )
 
 
+def total(logs: Sequence[Array]) -> Array:
+    """numpy's own logaddexp takes three times as long."""
+    most = np.maximum.reduce(logs)
+    return np.asarray(most + np.log(sum(np.exp(value - most) for value in logs)))
+
+
 @dataclass
 class Wealth:
     blocks: Array
@@ -91,11 +97,11 @@ class Wealth:
 
     @property
     def against(self) -> Array:
-        return np.minimum(wealth.CERTAIN, np.logaddexp(np.logaddexp.reduce(self.worse, axis=1), np.log(self.cash)))
+        return np.minimum(wealth.CERTAIN, total((*self.worse.T, np.log(self.cash))))
 
     @property
     def in_favour(self) -> Array:
-        return np.asarray(np.logaddexp.reduce(self.good, axis=1))
+        return total(tuple(self.good.T))
 
     def after(self, claim: Claim) -> None:
         rows = claim.asked if claim.accuses is None else claim.asked & claim.accuses
@@ -105,7 +111,7 @@ class Wealth:
         for effect, odds in enumerate(wealth.ODDS):
             share = limit * odds / (1 - limit + limit * odds)
             won = np.minimum(claim.most, evidence(claim.bad, claim.of, claim.tolerated, share))
-            grown = np.minimum(wealth.CERTAIN, np.logaddexp(self.worse[:, effect], fresh) + won)
+            grown = np.minimum(wealth.CERTAIN, total((self.worse[:, effect], fresh)) + won)
             self.worse[rows, effect] = grown[rows]
         for size, sound in enumerate(claim.sound):
             share = np.minimum(sound, 0.8 * claim.refused.limit)
@@ -213,7 +219,7 @@ class Twin:
         found, kept = np.zeros(self.runs, dtype=bool), claims.keys(self.gates)
         for keys in kept.values():
             against = [self._of(key).against for key in keys]
-            found |= np.logaddexp.reduce(against, axis=0) - log(len(keys)) >= log(len(kept) / self.gates.false_alarm)
+            found |= total(against) - log(len(keys)) >= log(len(kept) / self.gates.false_alarm)
         return found
 
     def _pass(self) -> Array:
