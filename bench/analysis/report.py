@@ -93,7 +93,7 @@ def misses(rows: Sequence[Row]) -> int:
 
 
 def bounds(found: Mapping[Scenario, Differences]) -> str:
-    """What a single look at the end misses with exact latencies and the true p99, where 1 % of unchanged versions fail."""
+    """What one look at the end misses that knows latencies and p99 exactly and fails 1 % of unchanged versions."""
     head = "| scenario | weight | missed by one look at exact latencies |\n|---|---:|---:|"
     values = {scenario: np.concatenate(parts) for scenario, parts in found.items()}
     limit = {s.weight: np.quantile(v, 1 - MOST) for s, v in values.items() if s.verdict == "PASS"}

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.traffic import BOUNDS, Side
-from modelpier_operator.decide.analysis import bets, claims, survival, wealth
-from modelpier_operator.decide.analysis.gates import FLOOR, Gates
+from modelpier_operator.decide.analysis import bets, claims, dispersion, survival, wealth
+from modelpier_operator.decide.analysis.gates import FLOOR, Gates, Latency
+from modelpier_operator.decide.analysis.state import LATEST
 
 Array = NDArray[Any]
 
@@ -49,6 +50,7 @@ class Claim:
     most: float = np.inf
     accuses: Array | None = None
     """Rows in which it may fail the candidate; None: in all."""
+    together: bool = False
 
     @property
     def key(self) -> str:
@@ -85,11 +87,30 @@ class Wealth:
     blocks: Array
     worse: Array
     good: Array
+    spread: Array
+    """Columns: scatter, pairs, last difference (NaN: none)."""
 
     @staticmethod
     def start(runs: int) -> Wealth:
-        first = wealth.Wealth()
-        return Wealth(np.zeros(runs), np.tile(first.worse, (runs, 1)), np.tile(first.good, (runs, 1)))
+        first, none = wealth.Wealth(), np.tile([0.0, 0.0, np.nan], (runs, 1))
+        return Wealth(np.zeros(runs), np.tile(first.worse, (runs, 1)), np.tile(first.good, (runs, 1)), none)
+
+    def of(self, rows: Array) -> Wealth:
+        return Wealth(self.blocks[rows], self.worse[rows], self.good[rows], self.spread[rows])
+
+    def _scatter(self, claim: Claim) -> Array:
+        """The factor before this block, which is then counted in."""
+        scatter, pairs, last = self.spread.T
+        factor = np.maximum(1.0, (dispersion.DOUBT + scatter) / (dispersion.DOUBT + pairs))
+        if claim.together:
+            stable = claim.tolerated
+            variance = stable.expected * (1 - stable.expected) * (1 / claim.of + 1 / stable.of)
+            difference = claim.bad / claim.of - stable.bad / stable.of
+            again = claim.asked & ~np.isnan(last)
+            scatter[again] += ((difference - last) ** 2 / (2 * variance))[again]
+            pairs[again] += 1
+            last[claim.asked] = difference[claim.asked]
+        return np.asarray(factor)
 
     @property
     def cash(self) -> Array:
@@ -105,17 +126,18 @@ class Wealth:
 
     def after(self, claim: Claim) -> None:
         rows = claim.asked if claim.accuses is None else claim.asked & claim.accuses
+        factor = self._scatter(claim)
         spent = self.cash - wealth.CASH * wealth.MOMENTS / (wealth.MOMENTS + self.blocks + 1)
         fresh = np.log(spent / len(wealth.ODDS))
         limit = claim.tolerated.limit
         for effect, odds in enumerate(wealth.ODDS):
             share = limit * odds / (1 - limit + limit * odds)
-            won = np.minimum(claim.most, evidence(claim.bad, claim.of, claim.tolerated, share))
+            won = np.minimum(claim.most, evidence(claim.bad, claim.of, claim.tolerated, share) / factor)
             grown = np.minimum(wealth.CERTAIN, total((self.worse[:, effect], fresh)) + won)
             self.worse[rows, effect] = grown[rows]
         for size, sound in enumerate(claim.sound):
             share = np.minimum(sound, 0.8 * claim.refused.limit)
-            self.good[claim.asked, size] += evidence(claim.bad, claim.of, claim.refused, share)[claim.asked]
+            self.good[claim.asked, size] += (evidence(claim.bad, claim.of, claim.refused, share) / factor)[claim.asked]
         self.blocks[rows] += 1
 
 
@@ -171,19 +193,23 @@ class Twin:
     requests: Array = field(init=False)
     past: tuple[Array, Array, Array] = field(init=False)
     """Failed, answered and buckets of the stable version so far."""
+    seen: tuple[Array, Array, Array] = field(init=False)
+    """And of the candidate."""
     wealth: dict[str, Wealth] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.requests = np.zeros(self.runs, dtype=np.int64)
-        self.past = (self.requests.copy(), self.requests.copy(), np.zeros((self.runs, len(BOUNDS)), dtype=np.int64))
+        self.past, self.seen = self._nothing(), self._nothing()
+
+    def _nothing(self) -> tuple[Array, Array, Array]:
+        return self.requests.copy(), self.requests.copy(), np.zeros((self.runs, len(BOUNDS)), dtype=np.int64)
 
     def look(self, candidate: Side, stable: Side) -> tuple[Array, Array]:
         """(rows that fail, rows that would pass) by what is known now."""
         self.requests += candidate.answered + candidate.failed
         for claim in self._claims(candidate, stable):
             self._of(claim.key).after(claim)
-        failed, answered, upto = self.past
-        self.past = failed + stable.failed, answered + stable.answered, upto + stable.upto
+        self._see(candidate, stable)
         return self._fail(), self._pass()
 
     def _claims(self, candidate: Side, stable: Side) -> Iterator[Claim]:
@@ -197,13 +223,15 @@ class Twin:
         with np.errstate(divide="ignore", invalid="ignore"):
             for gate in self.gates.latency:
                 for slot, (index, near) in zip(claims.SLOTS, known.bounds(gate.quantile), strict=True):
-                    tolerated = known.reference(index, gate.ratio, stable.upto, stable.answered)
+                    tolerated = known.reference(index, 1.0, stable.upto, stable.answered)
                     refused = known.reference(index, gate.ratio**2, stable.upto, stable.answered)
                     same = known.share(index)
                     sound = (same, np.sqrt(same * refused.expected))
                     bad = candidate.answered - candidate.upto[np.arange(self.runs), index]
                     name, of = claims.latency_name(gate), candidate.answered
-                    yield Claim(name, slot, bad, of, tolerated, refused, sound, ready, claims.BURST, near)
+                    yield Claim(
+                        name, slot, bad, of, tolerated, refused, sound, ready, claims.BURST, near, together=True
+                    )
 
     def _errors(self, candidate: Side, stable: Side, worse: float) -> Claim:
         failed, answered, _ = self.past
@@ -217,10 +245,26 @@ class Twin:
 
     def _fail(self) -> Array:
         found, kept = np.zeros(self.runs, dtype=bool), claims.keys(self.gates)
-        for keys in kept.values():
-            against = [self._of(key).against for key in keys]
-            found |= total(against) - log(len(keys)) >= log(len(kept) / self.gates.false_alarm)
+        slower = {claims.latency_name(gate): self._slower(gate) for gate in self.gates.latency}
+        for name, keys in kept.items():
+            against = total([self._of(key).against for key in keys]) - log(len(keys))
+            found |= (against >= log(len(kept) / self.gates.false_alarm)) & slower.get(name, True)
         return found
+
+    def _slower(self, gate: Latency) -> Array:
+        (_, answered, upto), (_, ours, ours_upto) = self.past, self.seen
+        mine, known, found = Past(ours_upto, ours), Past(upto, answered), np.zeros(self.runs, dtype=bool)
+        for index, near in known.bounds(gate.quantile):
+            found |= near & (mine.share(index) > known.reference(index, gate.ratio, upto, answered).expected)
+        return found
+
+    def _see(self, candidate: Side, stable: Side) -> None:
+        for known, side in ((self.past, stable), (self.seen, candidate)):
+            for sums, counts in zip(known, (side.failed, side.answered, side.upto), strict=True):
+                np.add(sums, counts, out=sums)
+        many = self.seen[0] + self.seen[1] >= LATEST
+        for sums in (*self.past, *self.seen) if many.any() else ():
+            sums[many] //= 2
 
     def _pass(self) -> Array:
         found = self.requests >= self.gates.minimum_samples
@@ -234,8 +278,10 @@ class Twin:
         self.runs, self.requests = int(rows.sum()), self.requests[rows]
         failed, answered, upto = self.past
         self.past = failed[rows], answered[rows], upto[rows]
+        failed, answered, upto = self.seen
+        self.seen = failed[rows], answered[rows], upto[rows]
         for key, known in self.wealth.items():
-            self.wealth[key] = Wealth(known.blocks[rows], known.worse[rows], known.good[rows])
+            self.wealth[key] = known.of(rows)
 
     def _of(self, key: str) -> Wealth:
         return self.wealth.setdefault(key, Wealth.start(self.runs))

@@ -1,7 +1,9 @@
 """What the gates claim about one block: the questions to which `wealth` keeps the evidence.
 
 Each gate has two claims. "At most what is tolerated": evidence against it fails the candidate. "At least what is
-refused" (twice the limit): evidence against it lets the candidate pass.
+refused" (twice the limit): evidence against it lets the candidate pass. Of latency no slow-down at all is tolerated by
+the evidence, since tails have few requests and a claim with room in it would need ten times as many; the limit is
+kept by `slower`: to fail, the candidate has to be measured beyond it as well.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from math import sqrt
 
 from modelpier_operator.decide.analysis.bets import Reference
 from modelpier_operator.decide.analysis.gates import FLOOR, Gates, Latency, Rate
-from modelpier_operator.decide.analysis.samples import Block, Counts, shared
+from modelpier_operator.decide.analysis.samples import Block, Counts, Histogram, shared
 from modelpier_operator.decide.analysis.survival import Past
 
 SLOTS = ("below", "above")
@@ -39,6 +41,8 @@ class Claim:
     """What this block may add."""
     accuses: bool = True
     """Whether it may fail the candidate; passing it has to speak for in any case."""
+    together: bool = False
+    """Whether requests of one time are bad together: `dispersion`."""
 
     @property
     def key(self) -> str:
@@ -81,6 +85,28 @@ def compared(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
     yield from _latency(gates, block, past)
 
 
+def slower(gate: Latency, seen: Block) -> int | None:
+    """The bound at which the candidate is measured to be slower than allowed, as an index into `common`."""
+    ours, theirs = common(seen)
+    if not ours.bounds:
+        return None
+    mine, known = Past(ours), Past(theirs)
+    beyond = {
+        index: mine.share(index) / known.reference(index, gate.ratio, theirs).expected
+        for index, near in known.bounds(gate.quantile)
+        if near
+    }
+    worst = max(beyond, key=lambda index: beyond[index])
+    return worst if beyond[worst] > 1.0 else None
+
+
+def common(seen: Block) -> tuple[Histogram, Histogram]:
+    """Both sides' latency with the bounds that they share."""
+    candidate, stable = seen.candidate.latency, seen.stable.latency
+    bounds = shared(candidate, stable)
+    return candidate.restricted(bounds), stable.restricted(bounds)
+
+
 def _rates(gates: Gates, counts: Counts) -> Iterator[tuple[str, Rate, int]]:
     for name, rate in (("errors", gates.errors), ("nonfinite", gates.nonfinite)):
         if rate is not None:
@@ -115,9 +141,9 @@ def _latency(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
     known = Past(before.restricted(bounds))
     for gate in gates.latency:
         for slot, (index, near) in zip(SLOTS, known.bounds(gate.quantile), strict=True):
-            tolerated = known.reference(index, gate.ratio, stable)
+            tolerated = known.reference(index, 1.0, stable)
             refused = known.reference(index, gate.ratio**2, stable)
             same = known.share(index)
             sound = (same, sqrt(same * refused.expected))
             counts = (candidate.above(index), candidate.total)
-            yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST, accuses=near)
+            yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST, near, together=True)

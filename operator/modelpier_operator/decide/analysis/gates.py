@@ -1,8 +1,8 @@
 """What a candidate is allowed. The figures are the user's; what follows from them is said beside each gate.
 
-Each gate has one limit. A version within it is failed with a probability of at most `Gates.false_alarm`. A version
-beyond twice the limit (a ratio: beyond its square) is passed with a probability of at most `Gates.missed`. Between the
-two either is right.
+Each gate has one limit. A version within it is failed with a probability of at most `Gates.false_alarm`; for latency
+that is so for a version that is no slower at all, and one that is slower is failed if it is measured beyond the limit.
+A version beyond twice the limit (a ratio: beyond its square) is passed with a probability of at most `Gates.missed`.
 """
 
 from __future__ import annotations

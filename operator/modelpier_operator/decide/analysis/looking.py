@@ -16,7 +16,7 @@ from modelpier_operator.decide.analysis import claims, words
 from modelpier_operator.decide.analysis.claims import Claim
 from modelpier_operator.decide.analysis.gates import Gates, Memory
 from modelpier_operator.decide.analysis.samples import Block
-from modelpier_operator.decide.analysis.state import Failure, State
+from modelpier_operator.decide.analysis.state import Failure, State, seen_too
 from modelpier_operator.decide.analysis.wealth import Wealth, total
 
 PATIENCE = 3
@@ -71,7 +71,7 @@ def _weigh(state: State, block: Block, gates: Gates, elapsed: float, holding: Ho
     pending, seen = state.pending.plus(block), state.seen
     if pending.candidate.requests and pending.stable.requests:
         asked += claims.compared(gates, pending, seen.stable)
-        pending, seen = Block(), seen.plus(pending)
+        pending, seen = Block(), seen_too(seen, pending)
     return replace(
         state,
         elapsed=elapsed,
@@ -97,9 +97,11 @@ def over(gate: Memory | None, holding: Holding) -> bool:
 
 def _failure(state: State, block: Block, gates: Gates, holding: Holding) -> Failure | None:
     """All gates share the probability of a false alarm."""
-    kept = claims.keys(gates)
+    kept, measured = claims.keys(gates), {claims.latency_name(gate): gate for gate in gates.latency}
     for name, keys in kept.items():
-        if _against(state.wealth, keys) >= log(len(kept) / gates.false_alarm):
+        if _against(state.wealth, keys) < log(len(kept) / gates.false_alarm):
+            continue
+        if name not in measured or claims.slower(measured[name], state.everything) is not None:
             return Failure(name, words.failed(name, state, block, gates))
     if state.over_memory >= PATIENCE and gates.memory and holding.candidate is not None:
         return Failure("memory", words.too_large(holding.candidate, holding.stable, gates.memory))

@@ -47,6 +47,9 @@ class Histogram:
         grown = Histogram(self.bounds, upto, self.total - earlier.total)
         return grown if grown.plausible else self
 
+    def halved(self) -> Histogram:
+        return Histogram(self.bounds, tuple(count // 2 for count in self.upto), self.total // 2)
+
     @property
     def plausible(self) -> bool:
         """Counts that never fall from bound to bound, none of them negative."""
@@ -86,6 +89,16 @@ class Counts:
             self.latency.plus(other.latency),
         )
 
+    def halved(self) -> Counts:
+        return Counts(
+            self.answered // 2,
+            self.failed // 2,
+            self.nonfinite // 2,
+            self.compared // 2,
+            self.agreed // 2,
+            self.latency.halved(),
+        )
+
     def since(self, earlier: Counts) -> Counts:
         """Every counter by itself: one that has gone down has begun anew at zero."""
         return Counts(
@@ -121,6 +134,9 @@ class Block:
 
     candidate: Counts = Counts()
     stable: Counts = Counts()
+
+    def halved(self) -> Block:
+        return Block(self.candidate.halved(), self.stable.halved())
 
     def plus(self, other: Block) -> Block:
         return Block(self.candidate.plus(other.candidate), self.stable.plus(other.stable))

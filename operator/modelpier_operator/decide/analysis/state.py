@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modelpier_operator.decide.analysis.dispersion import Dispersion
 from modelpier_operator.decide.analysis.samples import Block, Counts, Histogram
 from modelpier_operator.decide.analysis.wealth import ODDS, Wealth
 
 VERSION = 1
 EMPTY = Block()
+LATEST = 4_000
+"""Requests of the candidate after which what has been seen is halved: what is measured has to show a late change."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class State:
     step_requests: int = 0
     """Of the candidate, in this step."""
     seen: Block = EMPTY
-    """All blocks that were compared."""
+    """All blocks that were compared; those before the latest LATEST requests of the candidate count for less."""
     pending: Block = EMPTY
     """Since one side had no request, and nothing could be compared."""
     wealth: Mapping[str, Wealth] = field(default_factory=dict)
@@ -47,6 +50,11 @@ class State:
     @property
     def everything(self) -> Block:
         return self.seen.plus(self.pending)
+
+
+def seen_too(seen: Block, block: Block) -> Block:
+    total = seen.plus(block)
+    return total.halved() if total.candidate.requests >= LATEST else total
 
 
 def next_step(state: State) -> State:
@@ -96,16 +104,19 @@ def _read(data: Mapping[str, Any]) -> State:
     )
 
 
-def _of_wealth(wealth: Wealth) -> list[float]:
-    return [wealth.blocks, *(round(value, 3) for value in (*wealth.worse, *wealth.good))]
+def _of_wealth(wealth: Wealth) -> list[float | None]:
+    spread = wealth.spread
+    scatter = [round(spread.scatter, 3), spread.pairs, None if spread.last is None else round(spread.last, 5)]
+    return [wealth.blocks, *scatter, *(round(value, 3) for value in (*wealth.worse, *wealth.good))]
 
 
 def _wealth(values: list[Any]) -> Wealth:
-    blocks, *logs = values
+    blocks, scatter, pairs, last, *logs = values
     if len(logs) != len(ODDS) + 2:
         raise ValueError("other effects were bet on")
     worse = tuple(float(value) for value in logs[: len(ODDS)])
-    return Wealth(int(blocks), worse, (float(logs[-2]), float(logs[-1])))
+    spread = Dispersion(float(scatter), int(pairs), None if last is None else float(last))
+    return Wealth(int(blocks), worse, (float(logs[-2]), float(logs[-1])), spread)
 
 
 def _of_block(block: Block) -> list[Any] | None:

@@ -15,6 +15,7 @@ from math import exp, inf, log
 
 from modelpier_operator.decide.analysis.bets import Reference, evidence
 from modelpier_operator.decide.analysis.claims import Claim
+from modelpier_operator.decide.analysis.dispersion import Dispersion
 
 ODDS = (1.6, 3.0, 10.0, 200.0)
 """Effects that are bet on: the odds of a bad request as multiples of the tolerated ones."""
@@ -22,6 +23,7 @@ CASH = 0.5
 """What is not bet at the beginning."""
 MOMENTS = 200
 """Blocks after which half of the cash is bet."""
+INDEPENDENT = Dispersion()
 CERTAIN = 1000.0
 """Of what may never happen: e to this power is as good as infinite, and JSON knows it."""
 
@@ -33,6 +35,7 @@ class Wealth:
     blocks: int = 0
     worse: tuple[float, ...] = (log((1 - CASH) / len(ODDS)),) * len(ODDS)
     good: tuple[float, float] = (log(0.5), log(0.5))
+    spread: Dispersion = INDEPENDENT
 
     @property
     def against(self) -> float:
@@ -51,18 +54,20 @@ class Wealth:
     def after(self, claim: Claim) -> Wealth:
         if not claim.of:
             return self
-        good = (self.good[0] + _in_favour(claim, 0), self.good[1] + _in_favour(claim, 1))
+        factor, spread = self.spread.factor, _spread(self.spread, claim)
+        good = (self.good[0] + _in_favour(claim, 0) / factor, self.good[1] + _in_favour(claim, 1) / factor)
         if not claim.accuses:
-            return replace(self, good=good)
+            return replace(self, good=good, spread=spread)
         spent = self.cash - replace(self, blocks=self.blocks + 1).cash
         fresh = log(spent / len(ODDS))
         return Wealth(
             self.blocks + 1,
             tuple(
-                min(CERTAIN, total((old, fresh)) + _against(claim, odds))
+                min(CERTAIN, total((old, fresh)) + _against(claim, odds, factor))
                 for old, odds in zip(self.worse, ODDS, strict=True)
             ),
             good,
+            spread,
         )
 
     def anew(self) -> Wealth:
@@ -70,11 +75,19 @@ class Wealth:
         return replace(self, good=Wealth().good)
 
 
-def _against(claim: Claim, odds: float) -> float:
+def _spread(known: Dispersion, claim: Claim) -> Dispersion:
+    stable = claim.tolerated
+    if not claim.together or not stable.of:
+        return known
+    variance = stable.expected * (1 - stable.expected) * (1 / claim.of + 1 / stable.of)
+    return known.after(claim.bad / claim.of - stable.bad / stable.of, variance)
+
+
+def _against(claim: Claim, odds: float, factor: float) -> float:
     limit = claim.tolerated.limit
     if limit <= 0.0:
         return CERTAIN if claim.bad else 0.0
-    return min(claim.most, evidence(claim.bad, claim.of, claim.tolerated, _at(limit, odds)))
+    return min(claim.most, evidence(claim.bad, claim.of, claim.tolerated, _at(limit, odds)) / factor)
 
 
 def _at(limit: float, odds: float) -> float:

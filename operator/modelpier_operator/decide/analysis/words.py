@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from modelpier_operator.decide.analysis import claims
 from modelpier_operator.decide.analysis.gates import Gates, Latency, Memory, Rate
-from modelpier_operator.decide.analysis.samples import Block, Counts, shared
+from modelpier_operator.decide.analysis.samples import Block, Counts
 from modelpier_operator.decide.analysis.state import State
-from modelpier_operator.decide.analysis.survival import Past
 
 _BAD = {"errors": "failed", "nonfinite": "were answered with NaN or infinity"}
 
@@ -41,14 +40,11 @@ def _bad(name: str, counts: Counts) -> int:
 
 
 def _slow(gate: Latency, seen: Block) -> str:
-    """Of the bounds that speak for the quantile, the one at which the two differ most."""
-    bounds = shared(seen.candidate.latency, seen.stable.latency)
-    ours, theirs = (side.latency.restricted(bounds) for side in (seen.candidate, seen.stable))
-    near = [index for index, speaks in Past(theirs).bounds(gate.quantile) if speaks]
-    index = max(near, key=lambda i: Past(ours).share(i) / Past(theirs).share(i))
+    ours, theirs = claims.common(seen)
+    index = claims.slower(gate, seen) or 0
     return (
-        f"{_share(ours.above(index), ours.total)} requests of the candidate took longer than {bounds[index]:g} s, and "
-        f"{_share(theirs.above(index), theirs.total)} of the stable version in the same time; "
+        f"{_share(ours.above(index), ours.total)} requests of the candidate took longer than {ours.bounds[index]:g} s, "
+        f"and {_share(theirs.above(index), theirs.total)} of the stable version in the same time; "
         f"its {claims.latency_name(gate)} may be at most {gate.ratio:g} times the stable version's."
     )
 
