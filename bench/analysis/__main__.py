@@ -16,10 +16,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is importe
 
 from bench.analysis import play, report, scenarios
 from bench.analysis.scenarios import Scenario
+from bench.analysis.traffic import Version
 
 CHUNK = 2_500
 REFEREED = 25
 """Runs of each scenario that the real analysis plays as well."""
+FEWER = 4
+"""Scenarios without a target get a fourth of the runs: they are there for the shape of a curve."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -35,16 +38,16 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     began, cores = time.monotonic(), len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores) as pool:
-        runs = Runs(pool, options.runs, options.seed)
-        wanted = [*scenarios.TARGETS, *scenarios.ALL_BAD, *(() if options.no_curve else scenarios.CURVE)]
-        runs.start(wanted)
+        runs = Runs(pool, options.runs, options.seed, [*scenarios.TARGETS, *scenarios.ALL_BAD])
+        others = Runs(pool, max(1, options.runs // FEWER), options.seed, () if options.no_curve else scenarios.CURVE)
         rows = [runs.played(scenario) for scenario in scenarios.TARGETS]
         print(f"## Targets\n\n{report.targets(rows)}\n", flush=True)
         broken = [runs.played(scenario) for scenario in scenarios.ALL_BAD]
         print(f"## A broken candidate\n\n{report.all_bad(broken)}\n", flush=True)
         print(f"## What can be known\n\n{report.bounds(runs.differences())}\n", flush=True)
         if not options.no_curve:
-            print(f"## Other effects\n\n{report.curve(map(runs.played, scenarios.CURVE))}\n")
+            table = report.curve(map(others.played, scenarios.CURVE))
+            print(f"## Other effects ({others.number:,} runs)\n\n{table}\n")
     print(f"{options.runs:,} runs each, seed {options.seed}, {cores} cores, {time.monotonic() - began:.0f} s.")
     return int(options.check and report.misses([*rows, *broken]) > 0)
 
@@ -52,22 +55,20 @@ def main(arguments: Sequence[str]) -> int:
 class Runs:
     """Everything in the pool at once, in chunks with seeds of their own."""
 
-    def __init__(self, pool: ProcessPoolExecutor, runs: int, seed: int) -> None:
-        self._pool, self._seed = pool, seed
-        self._sizes = [min(CHUNK, runs - start) for start in range(0, runs, CHUNK)]
-
-    def start(self, wanted: Sequence[Scenario]) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, number: int, seed: int, wanted: Sequence[Scenario]) -> None:
+        self.number, self._pool, self._seed = number, pool, seed
+        self._sizes = [min(CHUNK, number - start) for start in range(0, number, CHUNK)]
         self._plays = {
             scenario: [
-                self._pool.submit(play.play, scenario, runs, seed, 0 if number else REFEREED)
+                pool.submit(play.play, scenario, runs, seed, 0 if number else REFEREED)
                 for number, (runs, seed) in enumerate(self._chunks())
             ]
             for scenario in wanted
         }
         self._differences = {
-            scenario: [self._pool.submit(play.differences, scenario, *chunk) for chunk in self._chunks()]
-            for scenario in scenarios.TARGETS
-            if scenario.candidate.errors == scenarios.TARGETS[0].candidate.errors
+            scenario: [pool.submit(play.differences, scenario, *chunk) for chunk in self._chunks()]
+            for scenario in wanted
+            if scenario.verdict and scenario.candidate.errors == Version().errors
         }
 
     def _chunks(self) -> list[tuple[int, int]]:

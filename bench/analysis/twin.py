@@ -50,7 +50,7 @@ class Claim:
     most: float = np.inf
     accuses: Array | None = None
     """Rows in which it may fail the candidate; None: in all."""
-    together: bool = False
+    usual: Array | None = None
 
     @property
     def key(self) -> str:
@@ -102,9 +102,10 @@ class Wealth:
         """The factor before this block, which is then counted in."""
         scatter, pairs, last = self.spread.T
         factor = np.maximum(1.0, (dispersion.DOUBT + scatter) / (dispersion.DOUBT + pairs))
-        if claim.together:
+        if claim.usual is not None:
             stable = claim.tolerated
-            variance = stable.expected * (1 - stable.expected) * (1 / claim.of + 1 / stable.of)
+            share = np.maximum(claim.usual, stable.expected)
+            variance = share * (1 - share) / claim.of + stable.expected * (1 - stable.expected) / stable.of
             difference = claim.bad / claim.of - stable.bad / stable.of
             again = claim.asked & ~np.isnan(last)
             scatter[again] += ((difference - last) ** 2 / (2 * variance))[again]
@@ -219,7 +220,8 @@ class Twin:
         ready = (answered >= claims.LEARNT) & (candidate.answered > 0) & (stable.answered > 0)
         if not ready.any():
             return
-        known = Past(upto, answered)
+        before, known = Past(self.seen[2], self.seen[1]), Past(upto, answered)
+        ready &= self.seen[1] > 0
         with np.errstate(divide="ignore", invalid="ignore"):
             for gate in self.gates.latency:
                 for slot, (index, near) in zip(claims.SLOTS, known.bounds(gate.quantile), strict=True):
@@ -228,10 +230,9 @@ class Twin:
                     same = known.share(index)
                     sound = (same, np.sqrt(same * refused.expected))
                     bad = candidate.answered - candidate.upto[np.arange(self.runs), index]
-                    name, of = claims.latency_name(gate), candidate.answered
-                    yield Claim(
-                        name, slot, bad, of, tolerated, refused, sound, ready, claims.BURST, near, together=True
-                    )
+                    counts, name = (bad, candidate.answered), claims.latency_name(gate)
+                    usual = before.share(index)
+                    yield Claim(name, slot, *counts, tolerated, refused, sound, ready, claims.BURST, near, usual)
 
     def _errors(self, candidate: Side, stable: Side, worse: float) -> Claim:
         failed, answered, _ = self.past

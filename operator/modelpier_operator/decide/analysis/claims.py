@@ -41,8 +41,8 @@ class Claim:
     """What this block may add."""
     accuses: bool = True
     """Whether it may fail the candidate; passing it has to speak for in any case."""
-    together: bool = False
-    """Whether requests of one time are bad together: `dispersion`."""
+    usual: float | None = None
+    """The candidate's share in earlier blocks, where requests of one time are bad together: `dispersion`."""
 
     @property
     def key(self) -> str:
@@ -74,15 +74,15 @@ def alone(gates: Gates, block: Block) -> Iterator[Claim]:
         yield _absolute("agreement", of.compared - of.agreed, of.compared, 1 - gates.agreement)
 
 
-def compared(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
-    """What concerns both; `past`: the stable version's requests before this block."""
-    of = block.candidate
+def compared(gates: Gates, block: Block, seen: Block) -> Iterator[Claim]:
+    """What concerns both; `seen`: what there was before this block."""
+    of, past = block.candidate, seen.stable
     for name, rate, bad in _rates(gates, of):
         if rate.worse is not None:
             counts = (_bad(name, block.stable), block.stable.requests)
             expected = (_bad(name, past) + 0.1) / (past.requests + 10)
             yield _relative(f"{name}.worse", (bad, of.requests), counts, expected, rate.worse)
-    yield from _latency(gates, block, past)
+    yield from _latency(gates, block, seen)
 
 
 def slower(gate: Latency, seen: Block) -> int | None:
@@ -130,15 +130,16 @@ def _relative(gate: str, candidate: tuple[int, int], stable: tuple[int, int], ex
     return Claim(gate, "", *candidate, tolerated, unbearable, (expected, expected + refused / 3))
 
 
-def _latency(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
-    candidate, stable, before = block.candidate.latency, block.stable.latency, past.latency
-    if before.total < LEARNT or not candidate.total or not stable.total:
+def _latency(gates: Gates, block: Block, seen: Block) -> Iterator[Claim]:
+    candidate, stable = common(block)
+    ours, theirs = common(seen)
+    if theirs.total < LEARNT or not ours.total or not candidate.total or not stable.total:
         return
-    bounds = tuple(bound for bound in shared(candidate, stable) if bound in before.bounds)
+    bounds = shared(stable, theirs)
     if not bounds:
         return
     candidate, stable = candidate.restricted(bounds), stable.restricted(bounds)
-    known = Past(before.restricted(bounds))
+    before, known = Past(ours.restricted(bounds)), Past(theirs.restricted(bounds))
     for gate in gates.latency:
         for slot, (index, near) in zip(SLOTS, known.bounds(gate.quantile), strict=True):
             tolerated = known.reference(index, 1.0, stable)
@@ -146,4 +147,6 @@ def _latency(gates: Gates, block: Block, past: Counts) -> Iterator[Claim]:
             same = known.share(index)
             sound = (same, sqrt(same * refused.expected))
             counts = (candidate.above(index), candidate.total)
-            yield Claim(latency_name(gate), slot, *counts, tolerated, refused, sound, BURST, near, together=True)
+            yield Claim(
+                latency_name(gate), slot, *counts, tolerated, refused, sound, BURST, near, usual=before.share(index)
+            )

@@ -70,7 +70,7 @@ def _weigh(state: State, block: Block, gates: Gates, elapsed: float, holding: Ho
     asked = list(claims.alone(gates, block))
     pending, seen = state.pending.plus(block), state.seen
     if pending.candidate.requests and pending.stable.requests:
-        asked += claims.compared(gates, pending, seen.stable)
+        asked += claims.compared(gates, pending, seen)
         pending, seen = Block(), seen_too(seen, pending)
     return replace(
         state,

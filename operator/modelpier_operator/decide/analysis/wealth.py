@@ -77,9 +77,10 @@ class Wealth:
 
 def _spread(known: Dispersion, claim: Claim) -> Dispersion:
     stable = claim.tolerated
-    if not claim.together or not stable.of:
+    if claim.usual is None or not stable.of:
         return known
-    variance = stable.expected * (1 - stable.expected) * (1 / claim.of + 1 / stable.of)
+    share = max(claim.usual, stable.expected)
+    variance = share * (1 - share) / claim.of + stable.expected * (1 - stable.expected) / stable.of
     return known.after(claim.bad / claim.of - stable.bad / stable.of, variance)
 
 
