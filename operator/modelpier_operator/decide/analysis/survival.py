@@ -73,7 +73,7 @@ def _inside(low: float, high: float, depth: float) -> float:
     if low <= high:
         return depth
     odds = _log_odds(high) + depth * (_log_odds(low) - _log_odds(high))
-    return (1 / (1 + exp(-odds)) - high) / (low - high)
+    return max(0.0, (1 / (1 + exp(-odds)) - high) / (low - high))
 
 
 def _log_odds(share: float) -> float:
