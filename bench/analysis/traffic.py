@@ -110,7 +110,7 @@ def latencies(random: np.random.Generator, carry: Floats, number: int, version: 
     carry[...] = path[..., -1]
     found = np.exp(np.float32(SIGMA) * path)
     heavy = random.random(found.shape, dtype=np.float32) < HEAVY
-    found[heavy] *= FACTOR * random.random(int(heavy.sum()), dtype=np.float32) ** np.float32(-1 / ALPHA)
+    found[heavy] *= FACTOR * (1 - random.random(int(heavy.sum()), dtype=np.float32)) ** np.float32(-1 / ALPHA)
     if version.tail > 1.0:
         found[found > quantile(1 - SLOWEST, loaded=False)] *= version.tail
     return np.asarray(found * np.float32(version.slower), dtype=np.float32)

@@ -24,7 +24,7 @@ block: load and pauses that hit both versions cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import log1p
 
 MOST = 0.98
 """A stake that can lose all is never made: one surprise must not make the evidence blind for good."""
@@ -61,7 +61,9 @@ def evidence(bad: int, of: int, reference: Reference, share: float) -> float:
     centre = _centre(of, reference, share)
     against = centre + reference.margin
     stake = _stake(of, reference, share, centre)
-    won = bad * log(1 + stake * (1 - against)) + (of - bad) * log(1 - stake * against)
+    if not stake:
+        return 0.0
+    won = _log(bad, stake * (1 - against)) + _log(of - bad, -stake * against)
     return won + _stable(reference, stake * of / reference.of, centre) if reference.of else won
 
 
@@ -89,7 +91,11 @@ def _stake(of: int, reference: Reference, share: float, centre: float) -> float:
 def _stable(reference: Reference, stake: float, centre: float) -> float:
     good = reference.of - reference.bad - reference.part
     return (
-        reference.bad * log(1 - stake * (1 - centre))
-        + reference.part * log(1 - stake * (reference.weight - centre))
-        + good * log(1 + stake * centre)
+        _log(reference.bad, -stake * (1 - centre))
+        + _log(reference.part, -stake * (reference.weight - centre))
+        + _log(good, stake * centre)
     )
+
+
+def _log(times: int, gain: float) -> float:
+    return times * log1p(gain) if times else 0.0

@@ -58,7 +58,7 @@ class Wealth:
         good = (self.good[0] + _in_favour(claim, 0) / factor, self.good[1] + _in_favour(claim, 1) / factor)
         if not claim.accuses:
             return replace(self, good=good, spread=spread)
-        spent = self.cash - replace(self, blocks=self.blocks + 1).cash
+        spent = self.cash / (MOMENTS + self.blocks + 1)
         fresh = log(spent / len(ODDS))
         return Wealth(
             self.blocks + 1,
