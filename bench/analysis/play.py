@@ -13,9 +13,7 @@ from bench.analysis.referee import Referee
 from bench.analysis.scenarios import Scenario
 from bench.analysis.traffic import INTERVAL, PER_POD, Side, Traffic
 from bench.analysis.twin import Twin
-from modelpier_operator.decide.analysis.gates import Gates
 
-GATES = Gates()
 NEVER = 0
 """Looks are counted from 1."""
 
@@ -49,7 +47,7 @@ def play(scenario: Scenario, runs: int, seed: int, refereed: int) -> Played:
     """One chunk. The same seed gives the same runs. `refereed`: how many of them the real analysis plays as well."""
     random = np.random.default_rng([seed, zlib.crc32(f"{scenario}".encode())])
     traffic = Traffic(random, runs, scenario.candidate, scenario.stable_pods)
-    twin, referee = Twin(runs, GATES), Referee(min(runs, refereed), GATES)
+    twin, referee = Twin(runs, scenario.gates), Referee(min(runs, refereed), scenario.gates)
     played = Played(*(np.zeros(runs, dtype=np.int64) for _ in range(4)))
     ids, seen = np.arange(runs), np.zeros(runs, dtype=np.int64)
     for look in range(1, int(scenario.seconds / INTERVAL) + 1):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.traffic import Version
+from modelpier_operator.decide.analysis.gates import Gates, Latency
+
+GATES = Gates()
+P99_ALONE = Gates(latency=(Latency(0.99),))
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Scenario:
     requests: int = 2_000
     seconds: float = 300.0
     """Whichever comes first ends the run."""
+    gates: Gates = GATES
 
     @property
     def stable_pods(self) -> int:
@@ -46,6 +51,7 @@ LONGER: Sequence[Scenario] = tuple(
 )
 CURVE: Sequence[Scenario] = (
     *LONGER,
+    *(replace(s, name=f"{s.name}; no gate on p50", verdict="", gates=P99_ALONE) for s in TARGETS[4:6]),
     *(
         Scenario(f"errors 0.5 % -> {100 * rate:g} %", Version(errors=rate), 50)
         for rate in (0.0075, 0.01, 0.015, 0.02, 0.03)
