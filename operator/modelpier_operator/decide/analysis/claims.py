@@ -118,7 +118,7 @@ def _bad(name: str, counts: Counts) -> int:
 
 
 def _absolute(gate: str, bad: int, of: int, limit: float) -> Claim:
-    refused = max(2 * limit, FLOOR)
+    refused = min(max(2 * limit, FLOOR), (1 + limit) / 2)  # of a large share there is no double
     return Claim(gate, "", bad, of, Reference(margin=limit), Reference(margin=refused), (refused / 8, refused / 3))
 
 

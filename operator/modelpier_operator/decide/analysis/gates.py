@@ -61,15 +61,11 @@ class Gates:
         """What cannot work, with the field and the remedy; nothing if all is well."""
         for name, rate in (("errors", self.errors), ("nonfinite", self.nonfinite)):
             yield from _rate(name, rate)
-        for gate in self.latency:
-            if not 0.0 < gate.quantile < 1.0:
-                yield f"latency.quantile is {gate.quantile}: give a share between 0 and 1, such as 0.99"
-            if gate.ratio <= 1.0:
-                yield f"latency.ratio is {gate.ratio}: give a ratio above 1, such as 1.2"
-        if len({gate.quantile for gate in self.latency}) < len(self.latency):
-            yield "latency names a quantile twice: keep one of them"
+        yield from _latency(self.latency)
         if self.agreement is not None and not 0.0 < self.agreement <= 1.0:
             yield f"agreement is {self.agreement}: give a share above 0, at most 1"
+        if self.max_wait <= 0:
+            yield f"max_wait is {self.max_wait}: give a number of seconds above 0"
         if self.restart_failures < 1:
             yield f"restart_failures is {self.restart_failures}: give at least 1"
         for name, value in (("false_alarm", self.false_alarm), ("missed", self.missed)):
@@ -81,3 +77,13 @@ def _rate(name: str, rate: Rate | None) -> Iterator[str]:
     for field, value in (("most", rate.most), ("worse", rate.worse)) if rate else ():
         if value is not None and not 0.0 <= value < 0.5:
             yield f"{name}.{field} is {value}: give a share of 0 or more, below 0.5"
+
+
+def _latency(gates: tuple[Latency, ...]) -> Iterator[str]:
+    for gate in gates:
+        if not 0.0 < gate.quantile < 1.0:
+            yield f"latency.quantile is {gate.quantile}: give a share between 0 and 1, such as 0.99"
+        if gate.ratio <= 1.0:
+            yield f"latency.ratio is {gate.ratio}: give a ratio above 1, such as 1.2"
+    if len({gate.quantile for gate in gates}) < len(gates):
+        yield "latency names a quantile twice: keep one of them"

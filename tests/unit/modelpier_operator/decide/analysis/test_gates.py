@@ -20,6 +20,7 @@ def test_the_defaults_work() -> None:
         (Gates(latency=(Latency(0.9, 1.0),)), "latency.ratio is 1.0"),
         (Gates(latency=(Latency(0.9), Latency(0.9, 1.5))), "latency names a quantile twice"),
         (Gates(agreement=99.0), "agreement is 99.0"),
+        (Gates(max_wait=0.0), "max_wait is 0.0"),
         (Gates(restart_failures=0), "restart_failures is 0"),
         (Gates(false_alarm=0.0), "false_alarm is 0.0"),
         (Gates(missed=1.0), "missed is 1.0"),

@@ -110,6 +110,14 @@ def test_a_version_that_breaks_late_is_found_as_fast() -> None:
     assert number <= 2
 
 
+@pytest.mark.parametrize("least", [0.05, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("agreed", "expected"), [(1.0, Outcome.PASS), (0.0, Outcome.FAIL)])
+def test_any_share_of_agreement_can_be_asked_for(least: float, agreed: float, expected: Outcome) -> None:
+    gates = Gates(errors=None, latency=(), agreement=least)
+    block = Block(side(100, compared=100, agreed=round(100 * agreed)), side(900))
+    assert looks([block] * 30, gates)[1].outcome is expected
+
+
 def test_failing_is_final() -> None:
     state, verdict, _ = looks([Block(side(0, 20), side(180))], ERRORS)
     again, second = look(state, GOOD, ERRORS, 100.0)
