@@ -3,6 +3,8 @@
 Each gate has one limit. A version within it is failed with a probability of at most `Gates.false_alarm`; for latency
 that is so for a version that is no slower at all, and one that is slower is failed if it is measured beyond the limit.
 A version beyond twice the limit (a ratio: beyond its square) is passed with a probability of at most `Gates.missed`.
+For latency that is meant of the bounds beside the quantile, and holds as far as `survival` is right about what lies
+between them.
 """
 
 from __future__ import annotations
