@@ -186,7 +186,7 @@ demo-text: venv venv-convert ## a sentence encoder, converted from torch with it
 	PYTHONPATH=examples $(BIN)/python -m sentences.demo --converter $(CONVERT_VENV)/bin/python
 
 # ------------------------------------------------------------------------------------------------- measurements
-.PHONY: bench-operator bench-isolation bench-gpu bench-server lock-peers
+.PHONY: bench-operator bench-isolation bench-gpu bench-server bench-analysis lock-peers
 bench-operator: venv ## ours and a Go controller of the same job, side by side on a real API server
 	$(BIN)/python -m bench.operator $(ARGS)
 bench-isolation: venv ## what a process of its own costs a model's run
@@ -195,6 +195,8 @@ bench-gpu: venv-gpu ## runs and the server on an NVIDIA GPU, with CUDA graphs an
 	$(GPU_VENV)/bin/python -m bench.gpu $(ARGS)
 bench-server: venv ## our model server, its peers and the limits side by side; peers are installed on first use (2 GB)
 	$(BIN)/python -m bench.server $(ARGS)
+bench-analysis: venv ## how often the analysis of a candidate is wrong, by simulation (3 minutes of two cores)
+	$(BIN)/python -m bench.analysis $(ARGS)
 # PyTriton does not start with 3.11.
 lock-peers: $(BIN)/uv ## pin the peers of bench-server with hashes
 	cd bench/server/peers && for peer in *.in; do
