@@ -63,15 +63,15 @@ def pytest(*args: str) -> tuple[str, ...]:
 CONTROL_PLANE = "control_plane and not heavy"
 IN_MEMORY = "not control_plane and not heavy"
 STAGES = (
-    Stage("check", 1.5, ("make", "--no-print-directory", "check")),
-    Stage("cluster-build", 7.5, ("make", "--no-print-directory", "cluster-build"), required=True),
-    Stage("unit", 4, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
-    Stage("convergence", 2.5, pytest("tests/convergence", "-m", IN_MEMORY, "-n", "2"), required=True),
-    Stage("fuzz", 3, pytest("tests/fuzz"), required=True),
-    Stage("server", 6, pytest("tests/server"), required=True),
-    Stage("control-plane", 7.5, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
-    Stage("cluster", 2.5, pytest("tests/cluster"), required=True),
-    Stage("e2e", 10.5, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
+    Stage("check", 1, ("make", "--no-print-directory", "check")),
+    Stage("cluster-build", 7, ("make", "--no-print-directory", "cluster-build"), required=True),
+    Stage("unit", 4.5, pytest("tests/unit", "tests/golden", "tests/contract", "-n", "2"), required=True),
+    Stage("convergence", 2, pytest("tests/convergence", "-m", IN_MEMORY, "-n", "2"), required=True),
+    Stage("fuzz", 2.5, pytest("tests/fuzz"), required=True),
+    Stage("server", 7, pytest("tests/server"), required=True),
+    Stage("control-plane", 7, pytest("tests/control_plane", "tests/convergence", "-m", CONTROL_PLANE), required=True),
+    Stage("cluster", 2, pytest("tests/cluster"), required=True),
+    Stage("e2e", 12, pytest("tests/e2e", "-m", "e2e and not heavy"), required=True),
 )
 HEAVY = Stage("heavy", 60, pytest("tests", "-m", "heavy"))
 """Only when asked for by name: torch, long loads, gigabytes of images."""
