@@ -67,21 +67,39 @@ def _ask(facts: Facts, settings: Settings, keys: PlanKeys) -> Ask | Finding:
         taken = intent.of(facts.md["spec"])
     except ValidationError as error:
         return _kept(facts, Finding(Reason.SPEC_INVALID, str(validation.from_error(error)[0])))
-    spec, stable = taken.spec, revision.stable(facts.revisions)
-    again = _again(facts, taken, settings, keys)
+    asked, stable, earlier = taken.spec, revision.stable(facts.revisions), None
+    if name := asked.rollout.rollback_to:
+        earlier = next((r for r in facts.revisions if r.name == name), None)
+        if earlier is None:
+            return _kept(facts, _unknown(facts, name))
+        taken = Intent(earlier.spec, earlier.hash, earlier.snapshot)
+    again = _again(facts, taken, earlier, settings, keys)
     # What serves already is not judged again, where no new pods are made of it: a check of a later version must not
     # undo it.
-    if not (again and stable and stable.hash == taken.hash) and (refusal := _refusal(facts, spec, settings)):
+    if not (again and stable and stable.hash == taken.hash) and (refusal := _refusal(facts, taken.spec, settings)):
         return _kept(facts, refusal)
-    wanted = again or _made(facts, taken, settings, keys)
+    wanted = again or _made(facts, taken, earlier, settings, keys)
     others = tuple(_pinned(facts, r) for r in facts.revisions if r.name != wanted.name)
-    return Ask(wanted, (*others, wanted), spec.replicas, spec.rollout, network.opened(spec.access))
+    return Ask(wanted, (*others, wanted), asked.replicas, asked.rollout, network.opened(asked.access))
 
 
-def _again(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision | None:
-    """The newest revision of this intent that may go on."""
+def _unknown(facts: Facts, name: str) -> Finding:
+    known = ", ".join(r.name for r in facts.revisions) or "none"
+    return Finding(Reason.SPEC_INVALID, f"rollout.rollbackTo: there is no revision {name}; there are: {known}")
+
+
+def _again(
+    facts: Facts, taken: Intent, earlier: Revision | None, settings: Settings, keys: PlanKeys
+) -> Revision | None:
+    """The newest revision of this intent that may go on; the `earlier` one alone, where that is asked for."""
     highest = max((r.number for r in facts.revisions), default=0)
-    usable = _usable(facts, _same(facts, taken), taken.spec, settings, keys)
+    if earlier is None and taken.spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
+        current = pod.image(taken.spec, settings), keys.public
+        usable = revision.newest(r for r in _same(facts, taken) if (r.image, r.plan_key) == current)
+    else:
+        usable = _usable(facts, _known(facts, taken, earlier), keys)
+    if earlier and not usable:  # its successor, which was made for that reason
+        usable = revision.newest(r for r in _same(facts, taken) if r.plan_key == keys.public)
     return revision.wanted_again(usable, highest) if usable else None
 
 
@@ -89,10 +107,14 @@ def _same(facts: Facts, taken: Intent) -> tuple[Revision, ...]:
     return tuple(_pinned(facts, r) for r in facts.revisions if r.hash == taken.hash)
 
 
-def _made(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Revision:
+def _known(facts: Facts, taken: Intent, earlier: Revision | None) -> Revision | None:
+    return _pinned(facts, earlier) if earlier else revision.newest(_same(facts, taken))
+
+
+def _made(facts: Facts, taken: Intent, earlier: Revision | None, settings: Settings, keys: PlanKeys) -> Revision:
     """A new revision, with the pods that would be made now."""
     highest = max((r.number for r in facts.revisions), default=0)
-    known = revision.newest(_same(facts, taken))
+    known = _known(facts, taken, earlier)
     template = _template(facts, known, taken.spec, settings, keys)
     made = Revision(
         name=names.revision_name(facts.name, names.digest([taken.hash, template]) if known else taken.hash),
@@ -107,14 +129,8 @@ def _made(facts: Facts, taken: Intent, settings: Settings, keys: PlanKeys) -> Re
     return _pinned(facts, made)  # somebody may have deleted it while its pods went on serving
 
 
-def _usable(
-    facts: Facts, same: tuple[Revision, ...], spec: ModelDeploymentSpec, settings: Settings, keys: PlanKeys
-) -> Revision | None:
-    """Of revisions of one intent: Auto follows the operator's image and key, Manual only where nothing else is left."""
-    if spec.server.runtime_upgrade is RuntimeUpgrade.AUTO:
-        current = pod.image(spec, settings), keys.public
-        return revision.newest(r for r in same if (r.image, r.plan_key) == current)
-    known = revision.newest(same)
+def _usable(facts: Facts, known: Revision | None, keys: PlanKeys) -> Revision | None:
+    """What follows no upgrade goes on, unless nothing is left that its servers would trust."""
     if known is None or known.plan_key == keys.public:
         return known
     failure = known.memory.failure
@@ -229,7 +245,8 @@ def _carry_out(observed: Observed, asked: Ask, s: Situation, settings: Settings,
 def _history(asked: Ask, decision: Decision) -> tuple[Revision, ...]:
     """What is remembered after this pass, in the order of numbers."""
     changed = {r.name: r for r in (*decision.leaving, decision.stable, decision.wanted) if r}
-    gone = {r.name for r in revision.forgotten(asked.revisions, changed, asked.rollout.revision_history_limit)}
+    named = {*changed, asked.rollout.rollback_to or ""}
+    gone = {r.name for r in revision.forgotten(asked.revisions, named, asked.rollout.revision_history_limit)}
     kept = (changed.get(r.name, r) for r in asked.revisions if r.name not in gone)
     return tuple(sorted(kept, key=lambda r: r.number))
 

@@ -138,7 +138,9 @@ class Faulty:
         return answer
 
     async def _note_repetition(self, path: str, body: Object) -> None:
-        """Whether what is in the way is our own."""
+        """Whether what is in the way is our own. Of Events that is what keeps one from being told twice."""
+        if body["kind"] == "Event":
+            return
         try:
             live = await self.api.get(f"{path}/{body['metadata']['name']}")
         except errors.NotFoundError:

@@ -86,7 +86,7 @@ _resources: dict[str, Any] = {
     ),
 }
 _rollouts = st.one_of(
-    _some(strategy=st.sampled_from(["Auto", "Surge", "Replace"]), revisionHistoryLimit=st.integers(0, 100)),
+    _some(strategy=st.sampled_from(["Auto", "Surge", "Swap", "Replace"]), revisionHistoryLimit=st.integers(0, 100)),
     st.tuples(_seconds, _seconds)
     .filter(lambda pair: pair[0] < pair[1])
     .map(lambda pair: {"capacityWaitSeconds": pair[0], "progressDeadlineSeconds": pair[1]}),

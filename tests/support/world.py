@@ -169,6 +169,15 @@ class World:
             rank = sorted(mine, key=lambda p: (bool(p["spec"].get("nodeName")), _is_ready(p), -_number(p)))
             for pod in rank[: max(0, len(mine) - wanted)]:
                 self.delete_pod(pod)
+            if len(mine) == wanted:
+                self._roll(deployment, mine)
+
+    def _roll(self, deployment: Object, mine: list[Object]) -> None:
+        """One by one, should the template have changed: what only somebody who takes a revision away can bring about."""
+        containers = deployment["spec"]["template"]["spec"]["containers"]
+        old = sorted((p for p in mine if p["spec"]["containers"] != containers), key=_is_ready)
+        if old and (not _is_ready(old[0]) or all(_is_ready(p) for p in mine)):
+            self.delete_pod(old[0])
 
     def _create_pod(self, deployment: Object) -> None:
         self.made += 1

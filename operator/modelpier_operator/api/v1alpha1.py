@@ -295,6 +295,9 @@ class Rollout(Section):
     A model that needs longer to start needs a larger one."""
     revision_history_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 10
     """Revisions that are kept besides the ones that serve or are rolled out."""
+    rollback_to: Name | None = None
+    """Name of an earlier revision, which is then wanted in place of what model, server and resources say, with the
+    same bytes and the same pods. Remove it to go on with those."""
 
 
 class ModelDeploymentSpec(Section):

@@ -109,11 +109,14 @@ class Applier:
         targets = [Target(md, CHILDREN[manifest["kind"]], stamped(manifest)) for manifest in wanted]
         # Without a status one is written at the end of this very pass, which names the uid: whatever was made for a
         # ModelDeployment that is gone stays with the garbage collector then, and is not made again.
-        if md.get("status") and any(self._live(target) is None for target in targets):
-            await self._confirm(md)
+        sure = not md.get("status")
         result = NOTHING
         for number in sorted({_wave(target) for target in targets}):
-            result |= await _all(self._bring(target) for target in targets if _wave(target) == number)
+            wave = [target for target in targets if _wave(target) == number]
+            if not sure and any(self._live(target) is None for target in wave):
+                await self._confirm(md)
+                sure = True
+            result |= await _all(self._bring(target) for target in wave)
             if result.problems and number != DEPLOYMENTS:
                 return result
         return result | await _all(self._delete(md, ref) for ref in unwanted)
