@@ -173,7 +173,7 @@ class World:
                 self._roll(deployment, mine)
 
     def _roll(self, deployment: Object, mine: list[Object]) -> None:
-        """One by one, should the template have changed: what only somebody who takes a revision away can bring about."""
+        """One by one, should the template have changed: whoever takes a revision away can bring that about."""
         containers = deployment["spec"]["template"]["spec"]["containers"]
         old = sorted((p for p in mine if p["spec"]["containers"] != containers), key=_is_ready)
         if old and (not _is_ready(old[0]) or all(_is_ready(p) for p in mine)):
